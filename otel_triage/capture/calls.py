@@ -1,0 +1,228 @@
+"""A call and its attempts: what is seen of them while they run, and the one moment at which a call ends.
+
+An attempt is one HTTP exchange. A call is what the application asked an SDK for: it ends when the
+SDK's own request method returns or raises, or when its stream ends. Where there is no SDK (bare
+httpx) the exchange is the call.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from otel_triage.capture.guard import never_raises
+from otel_triage.capture.watch import Watch
+from otel_triage.facts.providers import Endpoint
+from otel_triage.facts.scrub import decode_body
+from otel_triage.model import LLMError, Verdict
+
+current_call: ContextVar[Call | None] = ContextVar("otel_triage_call", default=None)
+"""The SDK call that is running in this context."""
+
+current_attempt: ContextVar[Attempt | None] = ContextVar("otel_triage_attempt", default=None)
+"""The HTTP exchange that is running in this context: spans that start inside it are its attempts."""
+
+open_calls: WeakValueDictionary[int, Call] = WeakValueDictionary()
+"""Calls that have not ended, by the id of the span that was the current one when they began."""
+
+_PARSED_BODY: Final = 64 * 1024
+_EDGE: Final = 4096
+_MODEL = re.compile(rb'"model"\s*:\s*"((?:[^"\\]|\\.)*)"')
+
+
+class Attempt:
+    """One HTTP exchange. Its methods are told what happens, and never raise."""
+
+    def __init__(self, call: Call, request: Any) -> None:
+        self.call = call
+        self.request = request
+        self.response: Any = None
+        self.watch: Watch | None = None
+        self.exception: BaseException | None = None
+
+    @property
+    def status(self) -> int | None:
+        """HTTP status, where an answer came."""
+        return None if self.response is None else int(self.response.status_code)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the body is still passing through us."""
+        return self.watch is not None and not self._ended
+
+    _ended = False
+
+    @never_raises
+    def raised(self, exc: BaseException) -> None:
+        """The send itself raised."""
+        self.exception = exc
+        self.call.attempt_over(exc)
+
+    @never_raises
+    def answered(self, response: Any, tap: Callable[[Any, Attempt], Any] | None) -> None:
+        """A response came: whole (`tap` is None), or with a body that has yet to be read."""
+        self.response = response
+        if tap is None or response.is_closed:
+            self.call.attempt_over(None)
+            return
+        self.watch = Watch(api=self.call.endpoint.api, status=response.status_code, headers=response.headers)
+        response.stream = tap(response.stream, self)
+
+    @never_raises
+    def saw(self, data: bytes) -> None:
+        """Raw bytes of the body are on their way to the application."""
+        if self.watch is not None:
+            self.watch.feed(data)
+
+    @never_raises
+    def body_ended(self) -> None:
+        """The body came to its own end."""
+        if self.watch is not None:
+            self.watch.complete = True
+        self._end(None)
+
+    @never_raises
+    def body_broke(self, exc: BaseException) -> None:
+        """Reading the body raised."""
+        self.exception = exc
+        self._end(exc)
+
+    @never_raises
+    def body_closed(self) -> None:
+        """The reader closed the response: done with it, or giving up on it.
+
+        An SDK closes after an error that it read in the stream; its exception is in flight then.
+        """
+        exc = sys.exc_info()[1]
+        said_error = (
+            self.watch is not None and self.watch.events is not None and self.watch.events.reading.error
+        )
+        self._end(exc if said_error else None)
+
+    @never_raises
+    def body_dropped(self) -> None:
+        """The response was thrown away unread and unclosed."""
+        if self.streaming:
+            self.call.dropped = True
+            self._end(None)
+
+    def _end(self, exc: BaseException | None) -> None:
+        if not self._ended:
+            self._ended = True
+            self.call.attempt_over(exc)
+
+
+class Call:
+    """One call. `on_end` is called once, when it is over, with the exception that it ended with."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        host: str,
+        on_end: Callable[[Call, BaseException | None], None],
+        sdk: bool,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.call_id = uuid.uuid4().hex
+        self.endpoint = endpoint
+        self.host = host
+        self.attempts: list[Attempt] = []
+        self.started_ns = time.time_ns()
+        self.context = otel_context.get_current()
+        self.span = trace.get_current_span()
+        self.dropped = False
+        self._asked = asked
+        self._returned = not sdk
+        self._on_end = on_end
+        self._once = threading.Lock()
+        self.told: tuple[LLMError, Verdict] | None = None
+        if span_id := self.span.get_span_context().span_id:
+            open_calls[span_id] = self
+
+    def begin_attempt(self, request: Any) -> Attempt:
+        """Notes that an exchange begins."""
+        attempt = Attempt(self, request)
+        self.attempts.append(attempt)
+        return attempt
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """The settings that the application asked with: model, max_tokens, stream."""
+        if self._asked is None:
+            self._asked = _asked_of(self.request_body()) if self.attempts else {}
+        return self._asked
+
+    def request_body(self) -> bytes:
+        """The body of the last request, empty where it was a stream."""
+        content = getattr(self.attempts[-1].request, "_content", None) if self.attempts else None
+        return content if isinstance(content, bytes) else b""
+
+    @never_raises
+    def raised(self, exc: BaseException) -> None:
+        """The SDK's request method raised."""
+        self._end(exc)
+
+    @never_raises
+    def returned(self) -> None:
+        """The SDK's request method returned; a stream goes on."""
+        self._returned = True
+        if not (self.attempts and self.attempts[-1].streaming):
+            self._end(None)
+
+    @never_raises
+    def span_ended(self) -> tuple[LLMError, Verdict] | None:
+        """The LLM span around this call ended first (anthropic's own): with the answer read, the call is over.
+
+        Returns:
+            What was told of the call, if it failed.
+        """
+        attempt = self.attempts[-1] if self.attempts else None
+        if attempt is None or attempt.response is None:
+            return None
+        reading = attempt.watch.events.reading if attempt.watch and attempt.watch.events else None
+        if reading is not None and reading.error is not None:
+            self._end(sys.exc_info()[1])
+        elif not attempt.streaming or (reading is not None and reading.ended):
+            self._end(None)
+        return self.told
+
+    def attempt_over(self, exc: BaseException | None) -> None:
+        """An exchange is over: so is the call, unless an SDK has yet to say what comes of it."""
+        if self._returned:
+            self._end(exc)
+
+    def _end(self, exc: BaseException | None) -> None:
+        if self._once.acquire(blocking=False):
+            open_calls.pop(self.span.get_span_context().span_id, None)
+            self._on_end(self, exc)
+
+
+def _asked_of(content: bytes) -> Mapping[str, Any]:
+    """The settings in a request body. Of a large one only the model, from its edges: a prompt is long."""
+    if len(content) <= _PARSED_BODY:
+        data = decode_body(content)
+        return data if isinstance(data, dict) else {}
+    found = _MODEL.search(content[:_EDGE]) or _MODEL.search(content[-_EDGE:])
+    return {"model": json.loads(b'"' + found[1] + b'"')} if found else {}
+
+
+def names_a_model(request: Any) -> bool:
+    """Whether a request is a POST with a `model` in its body: what the shape of a path alone cannot say."""
+    content = getattr(request, "_content", None)
+    return (
+        request.method == "POST"
+        and isinstance(content, bytes)
+        and isinstance(_asked_of(content).get("model"), str)
+    )

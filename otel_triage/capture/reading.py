@@ -1,0 +1,226 @@
+"""A finished call -> how it ended and, where it went wrong, its facts."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from otel_triage.capture.calls import Attempt, Call
+from otel_triage.facts import headers as header_facts
+from otel_triage.facts.answers import Reading, read_answer
+from otel_triage.facts.bodies import ErrorBody, read_error_body, read_error_text, token_limits
+from otel_triage.facts.exceptions import (
+    body_of,
+    broke_at,
+    causes_of,
+    chain,
+    is_cancellation,
+    stacktrace_of,
+    text_of,
+    type_name,
+)
+from otel_triage.facts.scrub import decode_body, drop_echo, prompt_text, scrub
+from otel_triage.model import BrokeAt, Cause, LLMError, Outcome
+
+_MESSAGE_LIMIT: Final = 2000
+_WHOLE_ANSWER: Final = 1 << 20
+_CHARACTERS_A_TOKEN: Final = 4  # the common rule of thumb for English text
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+def _content(attempt: Attempt) -> bytes | None:
+    """The decoded body of an answer, where it was read; a large one only where it is an error."""
+    content = getattr(attempt.response, "_content", None)
+    if isinstance(content, bytes):
+        return content if len(content) <= _WHOLE_ANSWER or (attempt.status or 0) >= 400 else None
+    return attempt.watch.body if attempt.watch is not None else None
+
+
+def reading_of(call: Call) -> Reading:
+    """What the last answer of a call says: whole, or as far as its stream was read."""
+    attempt = call.attempts[-1] if call.attempts else None
+    if attempt is None or attempt.status is None or attempt.status >= 400:
+        return Reading()
+    if attempt.watch is not None and attempt.watch.events is not None:
+        return attempt.watch.events.reading
+    content = _content(attempt)
+    return read_answer(call.endpoint.api, content) if content else Reading()
+
+
+def _cut(attempt: Attempt | None, reading: Reading) -> bool:
+    """Whether a stream of events came to its end without its end marker: cut, and nobody said so."""
+    watch = attempt.watch if attempt is not None else None
+    return (
+        watch is not None
+        and watch.complete
+        and watch.readable
+        and watch.events is not None
+        and watch.events.readable
+        and not reading.ended
+        and reading.error is None
+    )
+
+
+def outcome_of(call: Call, exc: BaseException | None, reading: Reading) -> Outcome:
+    """How a call ended, from what was seen of it."""
+    if exc is not None:
+        return Outcome.CANCELLED if is_cancellation(exc) else Outcome.FAILED
+    attempt = call.attempts[-1] if call.attempts else None
+    if attempt is None or attempt.status is None:
+        return Outcome.UNKNOWN
+    if attempt.status >= 400 or reading.error is not None:
+        return Outcome.FAILED
+    if call.dropped:
+        return Outcome.UNKNOWN
+    if attempt.watch is not None and not attempt.watch.seen_whole():
+        return Outcome.CANCELLED
+    if reading.soft_reasons or reading.soft_code or _cut(attempt, reading):
+        return Outcome.SOFT
+    return Outcome.ABSORBED if len(call.attempts) > 1 else Outcome.OK
+
+
+def _error_body(call: Call, exc: BaseException | None, reading: Reading) -> ErrorBody:
+    """The provider's words: from the stream, from the last answer, else from the exception."""
+    if reading.error is not None:
+        return reading.error
+    attempt = call.attempts[-1] if call.attempts else None
+    if attempt is not None and (attempt.status or 0) >= 400 and (content := _content(attempt)):
+        data = decode_body(content)
+        found = read_error_text(content.decode("utf-8", "replace")) if data is None else read_error_body(data)
+        if not found.empty:
+            return found
+    told = next((link for link in chain(exc) if getattr(link, "body", None)), None) if exc else None
+    return body_of(told) if told is not None else ErrorBody()
+
+
+def _stage(call: Call, exc: BaseException | None, *, cut: bool) -> BrokeAt | None:
+    attempt = call.attempts[-1] if call.attempts else None
+    if attempt is None:
+        return None
+    if cut:
+        return BrokeAt.STREAM
+    if attempt.exception is None or exc is None:
+        return None
+    if attempt.response is None:
+        return broke_at(attempt.exception)
+    streamed = attempt.watch is not None and attempt.watch.events is not None
+    return BrokeAt.STREAM if streamed else BrokeAt.BODY
+
+
+class _Cleaner:
+    """Takes secrets and the application's own words out of texts; one prompt, many texts."""
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+        self._done: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str:
+        text = text[:_MESSAGE_LIMIT]
+        if text not in self._done:
+            self._done[text] = scrub(drop_echo(text, self._prompt))
+        return self._done[text]
+
+    def stacktrace(self, exc: BaseException) -> str:
+        text = stacktrace_of(exc)
+        for link in chain(exc):
+            said = scrub(text_of(link))
+            cleaned = self(text_of(link))
+            if len(said) > 1 and said != cleaned:
+                text = text.replace(said, cleaned)
+        return text
+
+
+def _about_exception(exc: BaseException | None, clean: _Cleaner) -> dict[str, Any]:
+    if exc is None:
+        return {}
+    return {
+        "error_type": type_name(exc),
+        "stacktrace": clean.stacktrace(exc),
+        "causes": tuple(Cause(cause.type, clean(cause.message)) for cause in causes_of(exc)),
+    }
+
+
+def _about_answers(call: Call) -> dict[str, Any]:
+    """Status, headers and attempts: what the HTTP exchanges say."""
+    attempts = call.attempts
+    if not attempts:
+        return {}
+    last = attempts[-1]
+    asked: Mapping[str, str] = last.request.headers
+    answered: Mapping[str, str] = last.response.headers if last.response is not None else _NO_HEADERS
+    now = time.time()
+    return {
+        "status": last.status,
+        "request_id": header_facts.request_id(answered),
+        "retry_after_s": header_facts.retry_after_s(answered, now),
+        "account": header_facts.account(asked, answered),
+        "attempts": len(attempts),
+        "attempt_statuses": tuple(attempt.status or 0 for attempt in attempts),
+        "stream_chunks": last.watch.chunks if last.watch is not None else None,
+        **header_facts.rate_limits(answered, now),
+    }
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def model_of(call: Call) -> str | None:
+    """The model that was asked for."""
+    model = call.asked.get("model")
+    return model[:200] if isinstance(model, str) and model else None
+
+
+def facts_of(call: Call, exc: BaseException | None, reading: Reading, outcome: Outcome) -> LLMError:
+    """All facts of a failed or soft call, scrubbed, with a fresh `error_id`."""
+    attempt = call.attempts[-1] if call.attempts else None
+    body = _error_body(call, exc, reading)
+    cut = _cut(attempt, reading)
+    prompt = prompt_text(decode_body(call.request_body()))
+    clean = _Cleaner(prompt)
+    message = body.message or (text_of(exc) if exc is not None else None)
+    limit, asked_for = token_limits(message or "")
+    asked = call.asked
+    exact = reading.input_tokens is not None
+    facts = LLMError(
+        provider=call.endpoint.provider,
+        operation=call.endpoint.operation,
+        model=model_of(call),
+        response_model=reading.response_model,
+        max_tokens=next(
+            (
+                n
+                for name in ("max_completion_tokens", "max_output_tokens", "max_tokens")
+                if (n := _integer(asked.get(name))) is not None
+            ),
+            None,
+        ),
+        stream=asked.get("stream") is True or None,
+        input_tokens=reading.input_tokens,
+        output_tokens=reading.output_tokens,
+        finish_reasons=tuple(reading.finish_reasons) or None,
+        server_address=call.host,
+        code=body.code or (None if cut else reading.soft_code),
+        type=body.type,
+        param=body.param,
+        input_tokens_estimate=None if exact or not prompt else len(prompt) // _CHARACTERS_A_TOKEN or None,
+        context_limit=limit,
+        requested_tokens=asked_for,
+        broke_at=_stage(call, exc, cut=cut),
+        call_id=call.call_id,
+        error_id=uuid.uuid4().hex,
+        outcome=outcome,
+        message=clean(message) if message else None,
+        **_about_answers(call),
+        **_about_exception(exc, clean),
+    )
+    if facts.request_id is None and body.request_id:
+        facts = replace(facts, request_id=body.request_id)
+    if facts.error_type is None and outcome is Outcome.FAILED:
+        status = facts.status if (facts.status or 0) >= 400 else None
+        facts = replace(facts, error_type=str(status) if status else body.code or body.type or "_OTHER")
+    return facts

@@ -1,0 +1,6 @@
+"""Entry point of `otel-triage`."""
+
+
+def main() -> None:
+    """Run the command line."""
+    raise SystemExit("not built yet")

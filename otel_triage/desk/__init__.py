@@ -1,0 +1,1 @@
+"""What a team knows: which failures were counted, and what was decided on them."""

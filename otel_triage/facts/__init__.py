@@ -1,0 +1,1 @@
+"""What happened: a response, an exception, a span, a log record or a text becomes an `LLMError`."""

@@ -1,0 +1,132 @@
+"""Takes secrets, personal data and echoes of the prompt out of what we write ourselves.
+
+The user's own fields are never touched; this is for our attributes, events, logs and stored
+examples. Scrubbing twice is scrubbing once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+SECRET: Final = "[secret]"
+EMAIL: Final = "[email]"
+ECHO: Final = "[prompt]"
+
+# Token forms as their issuers document them; the last three stand for any other.
+_SECRETS = re.compile(
+    r"""
+      \b(?:sk|pk|rk)[-_](?:[A-Za-z0-9]+[-_])*[A-Za-z0-9*_\-]{8,}   # OpenAI, Anthropic, Stripe, …
+    | \bAIza[0-9A-Za-z_\-]{20,}                                    # Google
+    | \b(?:gsk|xai|hf|r8|pplx|nvapi|fw|csk)[-_][A-Za-z0-9_\-]{16,} # Groq, xAI, Hugging Face, …
+    | \bgh[pousr]_[A-Za-z0-9]{20,} | \bgithub_pat_\w{20,}
+    | \bxox[abeoprs]-[A-Za-z0-9\-]{10,}
+    | \b(?:AKIA|ASIA)[0-9A-Z]{16}\b
+    | \beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]* # JSON web token
+    | (?<=[Bb]earer\ )(?!\[)[A-Za-z0-9._~+/\-]{8,}=*
+    | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                              # credentials in an address
+    | (?:(?<=key=)|(?<=token=)|(?<=sig=)|(?<=secret=)|(?<=password=))(?!\[)[^&\s"']{4,}
+    """,
+    re.VERBOSE,
+)
+_EMAILS = re.compile(r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}")
+_ORGANISATIONS = re.compile(r"\b(org|proj|user|acct)[-_][A-Za-z0-9]{12,}")
+
+# Fields in which providers and libraries print the conversation back.
+_CONTENT = re.compile(
+    r"""(?P<name>["'](?:content|prompt|text|input|arguments|input_value|system|query)["']\s*:\s*)"""
+    r"""(?P<quote>["'])(?!\[prompt\])(?:\\.|(?!(?P=quote)).)*(?P=quote)""",
+    re.DOTALL,
+)
+# pydantic prints the rejected value: "[type=…, input_value='…', input_type=str]"
+_INPUT_VALUE = re.compile(
+    r"input_value=(?!\[prompt\])(?:'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|.*?)(?=, input_type=)", re.S
+)
+
+_WINDOW: Final = 8
+_ECHO_LENGTH: Final = 2 * _WINDOW
+_PROMPT_LIMIT: Final = 400_000
+
+
+def scrub(text: str) -> str:
+    """`text` without keys, tokens, addresses of people, and fields that hold conversation."""
+    text = _CONTENT.sub(lambda m: f"{m['name']}{m['quote']}{ECHO}{m['quote']}", text)
+    text = _INPUT_VALUE.sub(f"input_value={ECHO}", text)
+    text = _SECRETS.sub(SECRET, text)
+    text = _EMAILS.sub(EMAIL, text)
+    return _ORGANISATIONS.sub(r"\1-[id]", text)
+
+
+# Keys whose values are the request's settings, which an error message rightly names.
+_SETTINGS: Final = frozenset({"model", "role", "type", "name", "id", "tool_choice", "service_tier", "format"})
+
+
+def _strings(data: Any, depth: int = 12) -> Iterator[str]:
+    if isinstance(data, str):
+        if len(data) >= _ECHO_LENGTH:
+            yield data
+    elif depth > 0 and isinstance(data, dict):
+        for key, value in data.items():
+            if key not in _SETTINGS:
+                yield from _strings(value, depth - 1)
+    elif depth > 0 and isinstance(data, list):
+        for value in data:
+            yield from _strings(value, depth - 1)
+
+
+def prompt_text(body: object) -> str:
+    """All that the application said in a decoded request body, as one text to compare with."""
+    return "\n".join(_strings(body))[:_PROMPT_LIMIT]
+
+
+def drop_echo(text: str, prompt: str) -> str:
+    """`text` with each run of 16 characters or more that it shares with the prompt taken out.
+
+    Such a run covers one whole window of eight characters, so that looking for windows and
+    growing what is found sees every echo without comparing all with all. Providers print the
+    prompt JSON-escaped as well; an escaped echo breaks at its escapes only.
+    """
+    if not prompt:
+        return text
+    kept: list[str] = []
+    start = at = 0
+    while at + _WINDOW <= len(text):
+        found = prompt.find(text[at : at + _WINDOW])
+        if found < 0:
+            at += _WINDOW
+            continue
+        first, last = _grow(text, prompt, at, found, start)
+        if last - first < _ECHO_LENGTH:
+            at += _WINDOW
+            continue
+        kept += [text[start:first], ECHO]
+        start = at = last
+    return "".join(kept) + text[start:]
+
+
+def _grow(text: str, prompt: str, at: int, found: int, floor: int) -> tuple[int, int]:
+    """The longest shared run around a shared window, over the places where the window occurs."""
+    best = (at, at + _WINDOW)
+    for _ in range(20):
+        first, there = at, found
+        while first > floor and there > 0 and text[first - 1] == prompt[there - 1]:
+            first, there = first - 1, there - 1
+        last, there = at + _WINDOW, found + _WINDOW
+        while last < len(text) and there < len(prompt) and text[last] == prompt[there]:
+            last, there = last + 1, there + 1
+        if last - first > best[1] - best[0]:
+            best = (first, last)
+        found = prompt.find(text[at : at + _WINDOW], found + 1)
+        if found < 0:
+            break
+    return best
+
+
+def decode_body(content: bytes) -> Any:
+    """A request body as data, or None where it is not JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
