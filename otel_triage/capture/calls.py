@@ -183,7 +183,7 @@ class Call:
 
     @never_raises
     def span_ended(self) -> tuple[LLMError, Verdict] | None:
-        """The LLM span around this call ended first (anthropic's own): with the answer read, the call is over.
+        """The LLM span around this call ended first (as anthropic does): its answer read, the call is over.
 
         Returns:
             What was told of the call, if it failed.

@@ -97,6 +97,13 @@ def _error_body(call: Call, exc: BaseException | None, reading: Reading) -> Erro
     return body_of(told) if told is not None else ErrorBody()
 
 
+def _status_inside(call: Call, body: ErrorBody) -> str | None:
+    """The status that an error inside a good answer names: a gateway's 200 around its upstream's 502."""
+    attempt = call.attempts[-1] if call.attempts else None
+    good = attempt is not None and attempt.status is not None and attempt.status < 400
+    return str(body.status) if good and body.status else None
+
+
 def _stage(call: Call, exc: BaseException | None, *, cut: bool) -> BrokeAt | None:
     attempt = call.attempts[-1] if call.attempts else None
     if attempt is None:
@@ -204,7 +211,7 @@ def facts_of(call: Call, exc: BaseException | None, reading: Reading, outcome: O
         output_tokens=reading.output_tokens,
         finish_reasons=tuple(reading.finish_reasons) or None,
         server_address=call.host,
-        code=body.code or (None if cut else reading.soft_code),
+        code=body.code or _status_inside(call, body) or (None if cut else reading.soft_code),
         type=body.type,
         param=body.param,
         input_tokens_estimate=None if exact or not prompt else len(prompt) // _CHARACTERS_A_TOKEN or None,

@@ -39,7 +39,7 @@ class Handle:
 
     def stats(self) -> dict[str, int]:
         """Counts of this process: calls by outcome, events sent, what was dropped, errors of our own."""
-        return guard.stats() | {f"hooked.{name}": 1 for name in hooked()}
+        return guard.stats() | dict.fromkeys((f"hooked.{name}" for name in hooked() or ()), 1)
 
     def flush(self, timeout_s: float = 5.0) -> None:
         """Sends waiting events and counts now, for at most `timeout_s` seconds each."""
@@ -77,13 +77,18 @@ def init(*, sidecar: str | None = None, language: str = "en", hosts: Iterable[st
         A handle with `stats()`, `flush()` and `shutdown()`; one that captures nothing where
         `OTEL_TRIAGE_ENABLED` is false.
     """
+    if os.environ.get(ENABLED, "true").strip().lower() in _FALSE:
+        return Handle(None)
+    return _start(sidecar or os.environ.get(SIDECAR) or None, language, hosts) or Handle(None)
+
+
+@guard.never_raises
+def _start(sidecar: str | None, language: str, hosts: Iterable[str]) -> Handle:
     global _handle
     with _lock:
         if _handle is not None:
             return _handle
-        if os.environ.get(ENABLED, "true").strip().lower() in _FALSE:
-            return Handle(None)
-        outlet = Outlet(sidecar or os.environ.get(SIDECAR) or None)
+        outlet = Outlet(sidecar)
         teller = Teller(outlet, language=language)
         reader.teller, reader.language = teller, language
 

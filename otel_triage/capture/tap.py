@@ -186,6 +186,7 @@ async def _async_request(wrapped: Callable[..., Any], client: Any, args: Any, kw
     return result
 
 
+@never_raises
 def hooked() -> list[str]:
     """Names of the HTTP libraries and SDKs whose hooks are in place: for `stats` and `doctor`."""
     found = []

@@ -1,6 +1,64 @@
-"""Entry point of `otel-triage`."""
+"""Entry point of `otel-triage`: argparse only, so that it runs with the base install."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 
-def main() -> None:
-    """Run the command line."""
-    raise SystemExit("not built yet")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="otel-triage", description="Error triage for AI applications.")
+    parser.add_argument("--version", action="version", version=f"otel-triage {version('otel-triage')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    sidecar = commands.add_parser("sidecar", help="run the sidecar: receive, journal, triage, deliver")
+    sidecar.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file of settings; OTEL_TRIAGE_… wins"
+    )
+    sidecar.add_argument("--check", action="store_true", help="check the settings and stop")
+
+    demo = commands.add_parser("demo", help="failing LLM calls, triaged, on loopback: no key, no account")
+    demo.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
+    demo.add_argument(
+        "--app",
+        type=Path,
+        metavar="FOLDER",
+        help="send traffic through the FastAPI application in this folder",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; exits with 0, or 2 where settings or the installation are wrong."""
+    args = _parser().parse_args(argv)
+    try:
+        code = _sidecar(args) if args.command == "sidecar" else _demo(args)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] == "otel_triage":
+            raise
+        print(
+            f"otel-triage {args.command}: {missing.name} is not installed; "
+            f"pip install 'otel-triage[{args.command}]'",
+            file=sys.stderr,
+        )
+        code = 2
+    raise SystemExit(code)
+
+
+def _sidecar(args: argparse.Namespace) -> int:
+    from otel_triage.sidecar.main import start
+
+    return start(config=args.config, check=args.check)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from otel_triage.demo.show import show
+
+    return show(app=args.app, keep=args.keep)
+
+
+if __name__ == "__main__":
+    main()

@@ -26,9 +26,10 @@ _TITLE = re.compile(r"<title[^>]*>\s*(?P<title>[^<]+?)\s*</title>", re.IGNORECAS
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What a provider said. `code` and `type` are its own words, never an HTTP status."""
+    """What a provider said. `code` and `type` are its own words; a number of an HTTP status is `status`."""
 
     code: str | None = None
+    status: int | None = None
     type: str | None = None
     param: str | None = None
     message: str | None = None
@@ -53,12 +54,16 @@ def _text(value: object) -> str | None:
 
 def _code(value: object) -> str | None:
     """A code is a word, or a number that is no HTTP status (Zhipu's 1302, MiniMax's 2013)."""
-    if isinstance(value, str) and value.strip():
-        value = value.strip()
-        return None if value.isdecimal() and 100 <= int(value) <= 599 else value[:200]
-    if isinstance(value, int) and not isinstance(value, bool) and not 100 <= value <= 599:
+    if isinstance(value, bool) or _status(value) is not None:
+        return None
+    if isinstance(value, int):
         return str(value)
-    return None
+    return value.strip()[:200] or None if isinstance(value, str) else None
+
+
+def _status(value: object) -> int | None:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    return number if isinstance(number, int) and 100 <= number <= 599 else None
 
 
 def read_error_body(data: object, *, depth: int = _DEPTH) -> ErrorBody:
@@ -83,6 +88,7 @@ def read_error_body(data: object, *, depth: int = _DEPTH) -> ErrorBody:
     kind = _code(data.get("type"))
     return ErrorBody(
         code=inner.code or _code(data.get("code")) or _code(data.get("status")),
+        status=inner.status or _status(data.get("code")) or _status(data.get("status")),
         type=inner.type or (None if kind in _NO_CODES else kind),
         param=inner.param or _text(data.get("param")),
         message=inner.message or _text(data.get("message")) or _text(data.get("error_description")),

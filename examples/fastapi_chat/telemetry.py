@@ -1,0 +1,19 @@
+"""OpenTelemetry and otel-triage, in the lines that a user writes."""
+
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+import otel_triage
+
+
+def set_up(app: FastAPI) -> None:
+    """Traces the service. Where to: OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRIAGE_SIDECAR, both the sidecar."""
+    provider = TracerProvider()
+    provider.add_span_processor(otel_triage.TriageSpanProcessor(BatchSpanProcessor(OTLPSpanExporter())))
+    trace.set_tracer_provider(provider)
+    otel_triage.init()
+    FastAPIInstrumentor.instrument_app(app)
