@@ -23,7 +23,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from otel_triage.demo.traffic import CASES, CONTROL_PATH, QUESTION, Case
+from otel_triage.demo.provider_scenarios import CONTROL_PATH
+from otel_triage.demo.traffic import CASES, QUESTION, Case
 from otel_triage.model import ERROR_EVENT, SOFT_EVENT
 
 _START_S: Final = 30.0
@@ -190,7 +191,7 @@ def _show(console: Console, folder: Path, stack: ExitStack, *, app: Path | None,
     stack.callback(arrivals.close)
     expected = 0
     for case in CASES:
-        httpx.put(provider_url + CONTROL_PATH, content=case.scenario).raise_for_status()
+        httpx.put(provider_url + CONTROL_PATH, json=case.scenario).raise_for_status()
         call(case)
         expected += not case.scenario.endswith(_GOOD)
     arrivals.wait(expected)

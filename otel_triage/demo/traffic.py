@@ -11,9 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-CONTROL_PATH: Final = "/demo/scenario"
-"""`PUT` there sets the provider's scenario for requests that name none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Case:

@@ -61,8 +61,15 @@ def chain(exc: BaseException) -> Iterator[BaseException]:
 
 
 def causes_of(exc: BaseException) -> tuple[Cause, ...]:
-    """The chain as facts, scrubbed."""
-    return tuple(Cause(type_name(link), scrub(text_of(link)[:_MESSAGE_LIMIT])) for link in chain(exc))
+    """The chain as facts, scrubbed.
+
+    A cancellation inside it is how anyio and asyncio make a time-out, and no cause.
+    """
+    return tuple(
+        Cause(type_name(link), scrub(text_of(link)[:_MESSAGE_LIMIT]))
+        for link in chain(exc)
+        if not is_cancellation(link)
+    )
 
 
 def stacktrace_of(exc: BaseException) -> str:

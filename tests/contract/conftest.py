@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,8 +64,9 @@ class Telemetry:
 
     def event(self) -> dict[str, Any]:
         """The one error event."""
-        assert len(self.events) == 1, [event["event_name"] for event in self.events]
-        return self.events[0]
+        events = self.events
+        assert len(events) == 1, ([event["event_name"] for event in events], self.calls(), stats())
+        return events[0]
 
     def _totals(self) -> dict[Any, int]:
         data = self._reader.get_metrics_data()
@@ -109,3 +111,12 @@ def telemetry(_telemetry: Telemetry) -> Iterator[Telemetry]:
     handle.shutdown()
     after = {name: count for name, count in stats().items() if name.startswith("error.")}
     assert after == before
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -111,5 +111,7 @@ def test_no_echo_of_sixteen_characters_is_left(said: str, before: str, after: st
 
 
 def test_prompt_text_of_a_real_body() -> None:
-    body = json.loads('{"input": [{"type": "input_text", "text": "sixteen characters and more"}], "model": "m"}')
+    body = json.loads(
+        '{"input": [{"type": "input_text", "text": "sixteen characters and more"}], "model": "m"}'
+    )
     assert prompt_text(body) == "sixteen characters and more"
