@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 _logger = logging.getLogger("otel_triage")
@@ -43,7 +44,8 @@ def never_raises(function: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return function(*args, **kwargs)
         except Exception:  # noqa: BLE001 - this is the boundary
-            _note(function.__qualname__)
+            with suppress(Exception):
+                _note(function.__qualname__)
             return None
 
     return guarded

@@ -8,12 +8,14 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from importlib.util import find_spec
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry._logs import LogRecord, get_logger_provider
 
+from otel_triage.capture import guard
 from otel_triage.capture.guard import count, never_raises
 from otel_triage.model import CALLS_METRIC
 
@@ -40,10 +42,7 @@ class Outlet:
     """
 
     def __init__(self, sidecar: str | None) -> None:
-        self._sidecar = sidecar.rstrip("/") if sidecar else None
-        if self._sidecar and find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-            _logger.warning("otel-triage: no exporter to reach %s; pip install 'otel-triage[otlp]'", sidecar)
-            self._sidecar = None
+        self._make = _own_providers(sidecar.rstrip("/")) if sidecar else None
         self._lock = threading.Lock()
         self._logs: LoggerProvider | None = None
         self._metrics: MeterProvider | None = None
@@ -69,11 +68,11 @@ class Outlet:
 
     def _open(self) -> None:
         """Makes our own providers at the first use: by then the application has named its resource."""
-        if self._sidecar is None or self._logs is not None or self._closed:
+        if self._make is None or self._logs is not None or self._closed:
             return
         with self._lock:
             if self._logs is None:
-                self._metrics, self._logs = _providers(self._sidecar)
+                self._metrics, self._logs = self._make()
                 atexit.register(self.close)
 
     @never_raises
@@ -87,8 +86,9 @@ class Outlet:
         threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
         for thread in threads:
             thread.start()
+        end = time.monotonic() + _EXIT_S
         for thread in threads:
-            thread.join(_EXIT_S)
+            thread.join(max(0.0, end - time.monotonic()))
 
     @never_raises
     def flush(self, timeout_s: float = 5.0) -> None:
@@ -98,22 +98,68 @@ class Outlet:
                 provider.force_flush(int(timeout_s * 1000))
 
 
-def _providers(sidecar: str) -> tuple[MeterProvider, LoggerProvider]:
-    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+_exporting = threading.local()
+
+
+class _OncePerExport(logging.Filter):
+    """Keeps the exporters' own log lines to themselves while they export for us: they say each retry."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(_exporting, "ours", False)
+
+
+def _export(what: str, export: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Exports for us: what is lost is counted, and said once."""
+    _exporting.ours = True
+    try:
+        result = export(*args, **kwargs)
+    finally:
+        _exporting.ours = False
+    if result.name != "SUCCESS":
+        count(f"dropped.{what}")
+        if guard.counts[f"dropped.{what}"] == 1:
+            _logger.warning(
+                "otel-triage: the sidecar did not take a batch of %s within ten seconds; it is dropped. "
+                "The application is not affected (logged once, counted in stats())",
+                what,
+            )
+    return result
+
+
+def _own_providers(sidecar: str) -> Callable[[], tuple[MeterProvider, LoggerProvider]] | None:
+    """What makes our own providers, its libraries loaded; None where they are not installed."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http import _log_exporter, metric_exporter
+    except ImportError:
+        _logger.warning("otel-triage: no exporter to reach %s; pip install 'otel-triage[otlp]'", sidecar)
+        return None
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
 
-    resource = getattr(trace.get_tracer_provider(), "resource", None)
-    if not isinstance(resource, Resource):
-        resource = Resource.create()
-    logs = LoggerProvider(resource, shutdown_on_exit=False)
-    exporter = OTLPLogExporter(endpoint=f"{sidecar}/v1/logs")
-    logs.add_log_record_processor(BatchLogRecordProcessor(exporter, schedule_delay_millis=_EVENT_DELAY_MS))
-    reader = PeriodicExportingMetricReader(
-        OTLPMetricExporter(endpoint=f"{sidecar}/v1/metrics"), export_interval_millis=_COUNT_EVERY_MS
-    )
-    return MeterProvider([reader], resource, shutdown_on_exit=False), logs
+    class Events(_log_exporter.OTLPLogExporter):
+        def export(self, *args: Any, **kwargs: Any) -> Any:
+            return _export("events", super().export, *args, **kwargs)
+
+    class Counts(metric_exporter.OTLPMetricExporter):
+        def export(self, *args: Any, **kwargs: Any) -> Any:
+            return _export("counts", super().export, *args, **kwargs)
+
+    for module in (_log_exporter, metric_exporter):
+        logging.getLogger(module.__name__).addFilter(_OncePerExport())
+
+    # Made now, since they load more when they are; they open no connection before they export.
+    events, counts = Events(endpoint=f"{sidecar}/v1/logs"), Counts(endpoint=f"{sidecar}/v1/metrics")
+
+    def make() -> tuple[MeterProvider, LoggerProvider]:
+        resource = getattr(trace.get_tracer_provider(), "resource", None)
+        if not isinstance(resource, Resource):
+            resource = Resource.create()
+        logs = LoggerProvider(resource, shutdown_on_exit=False)
+        logs.add_log_record_processor(BatchLogRecordProcessor(events, schedule_delay_millis=_EVENT_DELAY_MS))
+        reader = PeriodicExportingMetricReader(counts, export_interval_millis=_COUNT_EVERY_MS)
+        return MeterProvider([reader], resource, shutdown_on_exit=False), logs
+
+    return make

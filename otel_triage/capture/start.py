@@ -37,15 +37,18 @@ class Handle:
         """Whether anything is captured."""
         return self._outlet is not None
 
+    @guard.never_raises
     def stats(self) -> dict[str, int]:
         """Counts of this process: calls by outcome, events sent, what was dropped, errors of our own."""
         return guard.stats() | dict.fromkeys((f"hooked.{name}" for name in hooked() or ()), 1)
 
+    @guard.never_raises
     def flush(self, timeout_s: float = 5.0) -> None:
         """Sends waiting events and counts now, for at most `timeout_s` seconds each."""
         if self._outlet is not None:
             self._outlet.flush(timeout_s)
 
+    @guard.never_raises
     def shutdown(self) -> None:
         """Stops capturing and sends what waits, for at most half a second. `init` may be called again."""
         global _handle

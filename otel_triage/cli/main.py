@@ -33,9 +33,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 0, or 2 where settings or the installation are wrong."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "sidecar":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        code = _sidecar(args) if args.command == "sidecar" else _demo(args)
+        code = _sidecar(rest) if args.command == "sidecar" else _demo(args)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "otel_triage":
             raise
@@ -48,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise SystemExit(code)
 
 
-def _sidecar(args: argparse.Namespace) -> int:
-    from otel_triage.sidecar.main import start
+def _sidecar(arguments: Sequence[str]) -> int:
+    from otel_triage.sidecar.main import main as sidecar
 
-    return start(config=args.config, check=args.check)
+    return sidecar(arguments)
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -185,11 +185,7 @@ class _Request:
 
 
 def _scenario_for(request: _Request, default: str) -> Scenario:
-    """What the request gets: its scenario, or the provider's own refusal of a bad request.
-
-    Args:
-        default: Scenario of a request that names none.
-    """
+    """What the request gets: the scenario that it names, else `default`; or a refusal of a bad request."""
     refusals = "anthropic.messages" if request.anthropic else "openai.chat"
     if request.api is None:
         return load()[f"{refusals}.unknown_url"]

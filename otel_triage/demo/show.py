@@ -136,7 +136,7 @@ def show(*, app: Path | None, keep: bool) -> int:
     Returns:
         0 if every case was reported as it should be, else 1.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with tempfile.TemporaryDirectory(prefix="otel-triage-demo-") as folder, ExitStack() as stack:
             return _show(console, Path(folder), stack, app=app, keep=keep)
@@ -256,14 +256,18 @@ def _print_event(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _summary(events: list[dict[str, Any]]) -> Table:
-    table = Table(title="What arrived at the sink")
-    names = ("provider", "category", "reason", "severity", "retry", "owner")
-    keys = ("gen_ai.provider.name", *(f"triage.{name}" for name in ("category", "reason", "severity")))
-    keys += ("triage.retryable", "triage.owner")
-    for name in names:
-        table.add_column(name)
+    table = Table(title="What arrived at the sink", title_justify="left")
+    for name in ("provider", "verdict", "severity", "retry", "owner"):
+        table.add_column(name, no_wrap=True)
     table.add_column("calls", justify="right")
-    rows = Counter(tuple(str(event["attributes"].get(key)) for key in keys) for event in events)
+    rows = Counter(
+        (
+            str(found.get("gen_ai.provider.name")),
+            f"{found.get('triage.category')}/{found.get('triage.reason')}",
+            *(str(found.get(f"triage.{name}")) for name in ("severity", "retryable", "owner")),
+        )
+        for found in (event["attributes"] for event in events)
+    )
     for row, count in sorted(rows.items()):
         table.add_row(*row, str(count))
     return table

@@ -51,7 +51,7 @@ class Telemetry:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Error events: their attributes, with name, trace and span id as `event_name`, `trace_id`, `span_id`."""
+        """Error events: their attributes, and `event_name`, `trace_id`, `span_id`."""
         return [
             dict(data.log_record.attributes or {})
             | {

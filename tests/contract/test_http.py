@@ -1,4 +1,4 @@
-"""Bare httpx and httpx2: the exchange is the call. What the application gets is what it would get without us."""
+"""Bare httpx and httpx2: the exchange is the call."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_no_attribute_of_the_application_is_evicted(provider: Any, telemetry: An
 
 
 def test_httpx2_under_the_name_of_httpx() -> None:
-    """`httpx2.alias_httpx()` makes both names one class: it is wrapped once (checked in a process of its own)."""
+    """`httpx2.alias_httpx()` makes both names one class: it is wrapped once. In a process of its own."""
     import subprocess
     import sys
 
