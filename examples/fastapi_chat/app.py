@@ -28,10 +28,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     ):
         app.state.llm, app.state.http = llm, http
         yield
+    shut_down()
 
 
 app = FastAPI(title="chat", lifespan=lifespan)
-set_up(app)
+shut_down = set_up(app)
 
 
 class Question(BaseModel):

@@ -1,5 +1,7 @@
 """OpenTelemetry and otel-triage, in the lines that a user writes."""
 
+from collections.abc import Callable
+
 from fastapi import FastAPI
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -10,10 +12,20 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 import otel_triage
 
 
-def set_up(app: FastAPI) -> None:
-    """Traces the service. Where to: OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRIAGE_SIDECAR, both the sidecar."""
+def set_up(app: FastAPI) -> Callable[[], None]:
+    """Traces the service. Where to: OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRIAGE_SIDECAR, both the sidecar.
+
+    Returns what to call when the service ends: uvicorn ends by a signal, and Python's own
+    `atexit`, where OpenTelemetry sends what waits, does not run then.
+    """
     provider = TracerProvider()
     provider.add_span_processor(otel_triage.TriageSpanProcessor(BatchSpanProcessor(OTLPSpanExporter())))
     trace.set_tracer_provider(provider)
-    otel_triage.init()
+    triage = otel_triage.init()
     FastAPIInstrumentor.instrument_app(app)
+
+    def shut_down() -> None:
+        provider.shutdown()
+        triage.shutdown()
+
+    return shut_down

@@ -75,7 +75,8 @@ class Process:
 
 
 @contextmanager
-def _running(name: str, args: list[str], env: Mapping[str, str], folder: Path) -> Iterator[Process]:
+def running(name: str, args: list[str], env: Mapping[str, str], folder: Path) -> Iterator[Process]:
+    """A Python process with these arguments and this environment added; its output goes to `folder`."""
     process = Process(name, args, env, folder / f"{name}.log")
     try:
         yield process
@@ -151,7 +152,7 @@ def _show(console: Console, folder: Path, stack: ExitStack, *, app: Path | None,
     began = time.monotonic()
 
     def start(name: str, args: list[str], env: Mapping[str, str]) -> Process:
-        return stack.enter_context(_running(name, args, env, folder))
+        return stack.enter_context(running(name, args, env, folder))
 
     records = folder / "sink.jsonl"
     records.touch()
@@ -256,7 +257,7 @@ def _print_event(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _summary(events: list[dict[str, Any]]) -> Table:
-    table = Table(title="What arrived at the sink", title_justify="left")
+    table = Table(title="What arrived at the sink", title_justify="left", box=None, pad_edge=False)
     for name in ("provider", "verdict", "severity", "retry", "owner"):
         table.add_column(name, no_wrap=True)
     table.add_column("calls", justify="right")
