@@ -14,6 +14,7 @@ def main(folder: Path) -> int:
     reasons: Counter[str] = Counter()
     for file in sorted(folder.glob("*.json")):
         for test in json.loads(file.read_text("utf-8")):
+            # tests/unit/verdict/test_x.py counts under tests/unit/verdict, tests/contract/test_x.py as itself
             group = "/".join(test["id"].partition("::")[0].split("/")[:3]).removesuffix(".py")
             rows[file.stem, group, test["outcome"]] += 1
             if test["outcome"] == "skipped":
@@ -26,9 +27,13 @@ def main(folder: Path) -> int:
         print(f"{environment:<12} {group:<40} {passed:>7} {failed:>7} {skipped:>8}")
     for reason, count in reasons.most_common():
         print(f"skipped {count}: {reason}")
+    ran = {group for _, group, outcome in rows if outcome != "skipped"}
+    missing = sorted({str(path.with_suffix("")) for path in Path("tests/contract").glob("test_*.py")} - ran)
+    for group in missing:
+        print(f"ran in no environment: {group}")
     total = Counter(outcome for *_, outcome in rows.elements())
     print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
-    if not total["passed"]:
+    if not total["passed"] or (missing and len(list(folder.glob("*.json"))) > 1):
         return 1
     return 1 if total["skipped"] and os.environ.get("NO_SKIP") else 0
 

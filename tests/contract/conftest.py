@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -20,6 +21,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import otel_triage
 from otel_triage.capture.guard import stats
 from otel_triage.demo.provider import DemoProvider
+
+# Two environments hold what cannot be installed together; each collects the tests of what it has.
+# tests/report.py fails if a file ran in neither.
+NEEDS = {"test_anthropic.py": "anthropic", "test_litellm.py": "litellm"}
+collect_ignore = [file for file, module in NEEDS.items() if find_spec(module) is None]
 
 
 class Telemetry:
@@ -96,18 +102,18 @@ def provider() -> Iterator[DemoProvider]:
 
 
 @pytest.fixture(scope="session")
-def _telemetry() -> Telemetry:
+def shared_telemetry() -> Telemetry:
     return Telemetry()
 
 
 @pytest.fixture
-def telemetry(_telemetry: Telemetry) -> Iterator[Telemetry]:
+def telemetry(shared_telemetry: Telemetry) -> Iterator[Telemetry]:
     """Captures in this process for the time of a test; no error of our own may happen meanwhile."""
-    _telemetry.clear()
+    shared_telemetry.clear()
     before = {name: count for name, count in stats().items() if name.startswith("error.")}
     handle = otel_triage.init()
     assert handle.enabled
-    yield _telemetry
+    yield shared_telemetry
     handle.shutdown()
     after = {name: count for name, count in stats().items() if name.startswith("error.")}
     assert after == before

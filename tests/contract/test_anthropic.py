@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import anthropic
 import pytest
-
-anthropic = pytest.importorskip("anthropic", reason="the anthropic SDK is not installed in this environment")
 
 PROMPT = "Tell me about the harbour towns of Jutland"
 SPAN = ("anthropic.messages.create", "com.anthropic.sdk.python")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import CodeType, FunctionType
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from opentelemetry import trace
 
@@ -109,12 +111,11 @@ def outcome(call: Any, *args: Any) -> str:
 class Application:
     """What an application does, and what it gets. Its clients are made once, as an application's are."""
 
-    def __init__(self, provider: Any, http: Any) -> None:
+    def __init__(self, provider: Any) -> None:
         self._url = f"{provider.url}/v1/chat/completions"
-        self._client = http.Client()
+        self._client = httpx.Client()
         self._loop = asyncio.new_event_loop()
-        self._async_client = http.AsyncClient()
-        openai = pytest.importorskip("openai", reason="the openai SDK is not installed in this environment")
+        self._async_client = httpx.AsyncClient()
         self._sdk = openai.OpenAI(base_url=f"{provider.url}/v1", api_key="k", max_retries=0)
 
     def close(self) -> None:
@@ -164,14 +165,14 @@ def wants(scenario: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def application(provider: Any) -> Iterator[Application]:
-    http = pytest.importorskip("httpx", reason="httpx is not installed in this environment")
-    made = Application(provider, http)
+    made = Application(provider)
     yield made
     made.close()
 
 
 @pytest.mark.timeout(300)
-def test_every_function_made_to_fail(application: Application, _telemetry: Any) -> None:
+@pytest.mark.usefixtures("shared_telemetry")
+def test_every_function_made_to_fail(application: Application) -> None:
     untouched = application.run()
     assert len([result for result in untouched if "Error" in result]) == 6
 
@@ -196,7 +197,8 @@ def test_every_function_made_to_fail(application: Application, _telemetry: Any) 
     assert caught > 60
 
 
-def test_a_failure_that_is_not_caught_is_seen(application: Application, _telemetry: Any) -> None:
+@pytest.mark.usefixtures("shared_telemetry")
+def test_a_failure_that_is_not_caught_is_seen(application: Application) -> None:
     """The negative control: a shell that fails does harm, and `run` shows it."""
     from otel_triage.capture import tap
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import openai
 import pytest
-
-openai = pytest.importorskip("openai", reason="the openai SDK is not installed in this environment")
 
 HTTP = "httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx"
 

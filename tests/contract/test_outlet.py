@@ -1,7 +1,4 @@
-"""The way out of the application: events and counts to the sidecar, and what happens where there is none.
-
-Skipped where the sink's libraries are not installed: it is the sidecar's side of the wire.
-"""
+"""The way out of the application: events and counts to the sidecar, and what happens where there is none."""
 
 from __future__ import annotations
 
@@ -16,9 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("grpc", reason="grpcio, which the OTLP sink needs, is not installed in this environment")
-
-from otel_triage.demo.sink import Answer, Sink  # noqa: E402 - only where grpcio is
+from otel_triage.demo.sink import Answer, Sink
 
 # An application of its own process: fifty failing calls, then what the test asks for on stdin.
 APPLICATION = """
