@@ -141,7 +141,12 @@ def test_a_stream_reads_the_same_however_it_is_cut_into_chunks(cuts: list[int]) 
         reader.feed(STREAM[start:cut])
         start = cut
     reading = reader.reading
-    assert (reader.chunks, reading.ended, reading.content, reading.finish_reasons) == (5, True, True, ["stop"])
+    assert (reader.chunks, reading.ended, reading.content, reading.finish_reasons) == (
+        5,
+        True,
+        True,
+        ["stop"],
+    )
     assert (reading.input_tokens, reading.output_tokens, reading.soft_code) == (9, 3, None)
 
 
