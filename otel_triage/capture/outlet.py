@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Outlet:
         self._logs: LoggerProvider | None = None
         self._metrics: MeterProvider | None = None
         self._counter: metrics.Counter | None = None
+        self._closers: list[_Closer] = []
         self._closed = False
 
     def event(self, record: LogRecord) -> None:
@@ -73,22 +75,21 @@ class Outlet:
         with self._lock:
             if self._logs is None:
                 self._metrics, self._logs = self._make()
+                self._closers = [_Closer(self._logs.shutdown), _Closer(self._metrics.shutdown)]
                 atexit.register(self.close)
 
     @never_raises
     def close(self) -> None:
         """Sends what waits and stops, within half a second: an application's exit is not ours to delay."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            providers = [provider for provider in (self._logs, self._metrics) if provider is not None]
-        threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
-        for thread in threads:
-            thread.start()
+            closed, self._closed = self._closed, True
+        if closed:
+            return
+        for closer in self._closers:
+            closer.begin()
         end = time.monotonic() + _EXIT_S
-        for thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        for closer in self._closers:
+            closer.wait(max(0.0, end - time.monotonic()))
 
     @never_raises
     def flush(self, timeout_s: float = 5.0) -> None:
@@ -96,6 +97,36 @@ class Outlet:
         for provider in (self._logs, self._metrics):
             if provider is not None:
                 provider.force_flush(int(timeout_s * 1000))
+
+
+class _Closer:
+    """Shuts something down in a thread that waits for that from the start: at exit none can be started.
+
+    A forked child gets a thread of its own.
+    """
+
+    def __init__(self, shutdown: Callable[[], Any]) -> None:
+        self._shutdown = shutdown
+        self._start()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
+        self._told, self._done = threading.Event(), threading.Event()
+        threading.Thread(target=self._run, name="otel-triage-closer", daemon=True).start()
+
+    def _run(self) -> None:
+        self._told.wait()
+        never_raises(self._shutdown)()
+        self._done.set()
+
+    def begin(self) -> None:
+        """Shuts down in the background."""
+        self._told.set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits until that is done, at most so many seconds."""
+        self._done.wait(timeout_s)
 
 
 _exporting = threading.local()

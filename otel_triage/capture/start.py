@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 
@@ -17,19 +20,37 @@ from otel_triage.capture.tap import Listener, hooked, listen
 from otel_triage.capture.telling import Teller
 from otel_triage.facts.dialects import read_attributes
 from otel_triage.model import LLMError
+from otel_triage.verdict.advice import languages
 from otel_triage.verdict.classify import classify
 
 ENABLED: Final = "OTEL_TRIAGE_ENABLED"
 SIDECAR: Final = "OTEL_TRIAGE_SIDECAR"
 
+_TRUE: Final = frozenset({"true", "1", "yes", "on", ""})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+_logger = logging.getLogger("otel_triage")
 _lock: Final = threading.Lock()
 
 
-class Handle:
-    """What `init` returns."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `init` was given; its docstring says what each means."""
 
-    def __init__(self, outlet: Outlet | None) -> None:
+    sidecar: str | None
+    grouping: str
+    language: str
+    soft_events: bool
+    defer_at_call: bool
+    hosts: tuple[str, ...]
+    content: bool
+
+
+class Handle:
+    """What `init` returns. `options` is None where nothing is captured."""
+
+    def __init__(self, options: Options | None, outlet: Outlet | None) -> None:
+        self.options = options
         self._outlet = outlet
 
     @property
@@ -64,44 +85,100 @@ class Handle:
 _handle: Handle | None = None
 
 
-def init(*, sidecar: str | None = None, language: str = "en", hosts: Iterable[str] = ()) -> Handle:
+def init(
+    *,
+    sidecar: str | None = None,
+    grouping: str = "cause",
+    language: str = "en",
+    soft_events: bool = False,
+    defer_at_call: bool = False,
+    hosts: Iterable[str] = (),
+    content: bool = False,
+) -> Handle:
     """Starts capturing failed and silently wrong LLM calls in this process. Idempotent.
 
     Taps httpx and httpx2 (those that the application uses) and attaches to the TracerProvider that is
-    set now or later. Sets no global provider, opens no connection by itself, never raises into a call.
+    set now or later. Sets no global provider, opens no connection by itself, never raises: what is wrong
+    with an argument is logged, and its default taken.
 
     Args:
         sidecar: Base URL of the sidecar's HTTP listener; default `OTEL_TRIAGE_SIDECAR`. Without one
             events and counts go where the application sends its own.
+        grouping: `cause` or `off`: grouping of Sentry events. This and the next two have no effect
+            before the Sentry integration, which is not in this version.
         language: Language of cause and action texts.
+        soft_events: Whether soft failures send Sentry events.
+        defer_at_call: Whether events that Sentry captures at the call are left to the application.
         hosts: Host names that serve models besides those of the known providers, such as a gateway.
+        content: Whether content may be captured. Nothing captures any in this version.
 
     Returns:
         A handle with `stats()`, `flush()` and `shutdown()`; one that captures nothing where
         `OTEL_TRIAGE_ENABLED` is false.
     """
-    if os.environ.get(ENABLED, "true").strip().lower() in _FALSE:
-        return Handle(None)
-    return _start(sidecar or os.environ.get(SIDECAR) or None, language, hosts) or Handle(None)
+    if _enabled() is False:
+        return Handle(None, None)
+    started = _start(
+        sidecar=sidecar or os.environ.get(SIDECAR) or None,
+        grouping=grouping,
+        language=language,
+        soft_events=soft_events,
+        defer_at_call=defer_at_call,
+        hosts=hosts,
+        content=content,
+    )
+    return started or Handle(None, None)
 
 
 @guard.never_raises
-def _start(sidecar: str | None, language: str, hosts: Iterable[str]) -> Handle:
+def _enabled() -> bool:
+    said = os.environ.get(ENABLED, "true").strip().lower()
+    if said not in _TRUE | _FALSE:
+        _logger.warning("otel-triage: %s=%s is neither true nor false; it stays enabled", ENABLED, said)
+    return said not in _FALSE
+
+
+def _checked(options: Options) -> Options:
+    """The options with each wrong one at its default: said once, in a line that names what would be right."""
+    url = urlsplit(options.sidecar or "")
+    if options.sidecar and (url.scheme not in ("http", "https") or not url.hostname):
+        _logger.warning(
+            "otel-triage: sidecar %r is not a base URL such as http://127.0.0.1:4318; "
+            "events go where the application sends its own",
+            options.sidecar,
+        )
+        options = replace(options, sidecar=None)
+    if options.language not in languages():
+        _logger.warning(
+            "otel-triage: language %r is not one of %s; texts are English",
+            options.language,
+            ", ".join(languages()),
+        )
+        options = replace(options, language="en")
+    if options.grouping not in ("cause", "off"):
+        _logger.warning("otel-triage: grouping %r is not one of cause, off; it is cause", options.grouping)
+        options = replace(options, grouping="cause")
+    return options
+
+
+@guard.never_raises
+def _start(*, hosts: Iterable[str], **given: Any) -> Handle:
     global _handle
     with _lock:
         if _handle is not None:
             return _handle
-        outlet = Outlet(sidecar)
-        teller = Teller(outlet, language=language)
-        reader.teller, reader.language = teller, language
+        options = _checked(Options(hosts=(hosts,) if isinstance(hosts, str) else tuple(hosts), **given))
+        outlet = Outlet(options.sidecar)
+        teller = Teller(outlet, language=options.language)
+        reader.teller, reader.language = teller, options.language
 
         def ended(call: Call, exc: BaseException | None) -> None:
             _attach()
             teller.call_ended(call, exc)
 
-        listen(Listener(hosts=frozenset(host.lower() for host in hosts), on_end=ended))
+        listen(Listener(hosts=frozenset(host.lower() for host in options.hosts), on_end=ended))
         threading.Thread(target=_warm_up, name="otel-triage-warm-up", daemon=True).start()
-        _handle = Handle(outlet)
+        _handle = Handle(options, outlet)
     _attach()
     return _handle
 

@@ -80,7 +80,7 @@ def _read(kind: type, value: Any) -> Any:
         read = tuple(item for item in (_read(of, item) for item in items) if item is not None)
         return read or None
     if kind in (BrokeAt, Outcome):
-        return kind(value) if value in set(kind) else None
+        return kind(value) if isinstance(value, str) and value in set(kind) else None
     if kind is bool:
         return value if isinstance(value, bool) else None
     if kind is str:

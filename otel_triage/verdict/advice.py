@@ -129,6 +129,11 @@ def _fill(template: str, known: tuple[tuple[str, str], ...]) -> str:
     return cut(text[:1].upper() + text[1:])
 
 
+def languages() -> tuple[str, ...]:
+    """The languages that there are texts in."""
+    return tuple(name for name in _texts() if name != "names")
+
+
 def texts(
     error: LLMError, key: str, retryable: Retryable, wait_s: float | None = None, *, language: str = "en"
 ) -> tuple[str, str]:

@@ -56,7 +56,13 @@ SHELLS = {
         for cls in ("TriageSpanProcessor", "ObservingProcessor")
         for name in ("__init__", "on_start", "on_end", "shutdown", "force_flush")
     },
-    "otel_triage.capture.start": {"init", "Handle.__init__", "Handle.enabled"},
+    "otel_triage.capture.start": {
+        "init",
+        "_enabled",
+        "Options.__init__",
+        "Handle.__init__",
+        "Handle.enabled",
+    },
 }
 ROOMS = ("otel_triage.capture", "otel_triage.facts", "otel_triage.verdict", "otel_triage.model")
 
