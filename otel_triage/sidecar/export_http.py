@@ -1,0 +1,77 @@
+"""OTLP/HTTP out, in protobuf.
+
+Source of the retryable statuses: OTLP specification 1.11, "Failures" of OTLP/HTTP.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ssl
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from otel_triage.sidecar import rpc_status
+from otel_triage.sidecar.exporters import TIMEOUT_S, Outcome, Rejected, Retry, accepted
+from otel_triage.sidecar.signals import Signal
+
+RETRYABLE_STATUS: Final = frozenset({429, 502, 503, 504})
+
+_MAX_ANSWER: Final = 64 << 10
+
+
+class HttpExporter:
+    """OTLP/HTTP with protobuf."""
+
+    def __init__(self, endpoint: str, headers: Mapping[str, str], certificate: Path | None) -> None:
+        """Prepare a client; it connects by itself."""
+        verify: ssl.SSLContext | bool = (
+            ssl.create_default_context(cafile=certificate) if certificate else True
+        )
+        self._client = httpx.AsyncClient(
+            headers={"user-agent": "otel-triage", **headers, "content-type": "application/x-protobuf"},
+            timeout=TIMEOUT_S,
+            verify=verify,
+        )
+        self._urls = {signal: f"{endpoint}/v1/{signal}" for signal in Signal}
+
+    async def export(self, signal: Signal, body: bytes) -> Outcome:
+        """Send once."""
+        try:
+            async with self._client.stream("POST", self._urls[signal], content=body) as response:
+                answer = b""
+                async for chunk in response.aiter_bytes():
+                    answer += chunk
+                    if len(answer) > _MAX_ANSWER:
+                        break
+        except httpx.HTTPError as error:
+            return Retry(type(error).__name__, str(error))
+        status = response.status_code
+        if response.is_success:
+            is_protobuf = response.headers.get("content-type", "").startswith("application/x-protobuf")
+            return accepted(signal, answer if is_protobuf else b"")
+        text = rpc_status.text_of(answer) or response.reason_phrase
+        if status in RETRYABLE_STATUS:
+            return Retry(str(status), text, retry_after(response.headers.get("retry-after")))
+        return Rejected(str(status), text)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header: a number or an HTTP date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

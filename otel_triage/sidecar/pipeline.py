@@ -1,0 +1,288 @@
+"""The way through: accept -> journal -> triage -> deliver -> settle. One object ties the stages together.
+
+A record goes to delivery from memory while there is room. Beyond that it stands in the
+journal only, and is read back when delivery has room again. A restart is the same case:
+everything stands in the journal. `_cursor` is the number of the last record that was handed
+to delivery: all above it wait in the journal, none below it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import sqlite3
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final, Protocol
+
+from google.protobuf.message import DecodeError
+
+from otel_triage.sidecar.deliver import Item
+from otel_triage.sidecar.journal import Journal, JournalFull
+from otel_triage.sidecar.metrics import Metrics
+from otel_triage.sidecar.refusals import Refused, Why
+from otel_triage.sidecar.signals import WIRE, ExportRequest, Signal
+from otel_triage.sidecar.stages import Triage, Triaged
+from otel_triage.sidecar.store import Burial, JournalError, Record
+
+_TICK_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Downstream(Protocol):
+    """Where records go after triage. Calls `item.done` for each, when it is through with it."""
+
+    def put(self, item: Item) -> None:
+        """Take one record."""
+
+    def has_room(self) -> bool:
+        """Whether there is memory for one more payload."""
+
+    async def wait_for_room(self) -> None:
+        """Return when `has_room`."""
+
+    async def drain(self) -> None:
+        """Send without lingering; return when nothing is left."""
+
+
+class Memory:
+    """Bytes of requests that are being received; bounded, so that a flood is throttled."""
+
+    def __init__(self, limit: int) -> None:
+        """Allow `limit` bytes at once."""
+        self.held = 0
+        self._limit = limit
+
+    def take(self, size: int) -> None:
+        """Reserve `size` bytes.
+
+        Raises:
+            Refused: If that would be too much.
+        """
+        if self.held + size > self._limit:
+            raise Refused(Why.MEMORY, "too many bytes in flight; send again later")
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """Return what was reserved."""
+        self.held -= size
+
+
+def parse(signal: Signal, body: bytes) -> ExportRequest:
+    """Read an export request in full, so that nothing broken is acknowledged.
+
+    Raises:
+        Refused: If it is not one.
+    """
+    request = WIRE[signal].request
+    try:
+        return request.FromString(body)
+    except DecodeError as error:
+        raise Refused(Why.INVALID, f"not an {request.DESCRIPTOR.full_name} in protobuf: {error}") from None
+
+
+class Pipeline:
+    """The data path. All methods belong to the event loop."""
+
+    def __init__(
+        self, journal: Journal, triage: Triage, downstream: Downstream, *, memory_bytes: int, metrics: Metrics
+    ) -> None:
+        """Tie the stages together; `start` recovers what the journal holds.
+
+        Args:
+            journal: Opened, not started.
+            triage: The stage that finds and annotates failed calls.
+            downstream: Where to deliver.
+            memory_bytes: Most bytes of requests between arrival and acknowledgement.
+            metrics: Where everything is counted.
+        """
+        self.memory = Memory(memory_bytes)
+        self.draining = False
+        self._journal = journal
+        self._triage = triage
+        self._downstream = downstream
+        self._metrics = metrics
+        self._cursor = 0
+        self._committed_seq = 0
+        self._behind = asyncio.Event()
+        self._level = asyncio.Event()
+        self._read_trouble: str | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._notes: set[asyncio.Future[None]] = set()
+        self._said: set[str] = set()
+        metrics.receiving_bytes.set_function(lambda: self.memory.held)
+
+    def start(self) -> None:
+        """Begin: take requests at once, and recover what the last run left in the journal beside that."""
+        self._journal.start()
+        self._committed_seq = self._journal.last_seq
+        if self._journal.records:
+            log.info("recovering %d records from the journal", self._journal.records)
+            self._behind.set()
+        else:
+            self._cursor = self._journal.last_seq
+            self._level.set()
+        for work in (self._catch_up(), self._tick()):
+            self._keep(work, self._tasks)
+
+    async def accept(self, signal: Signal, body: bytes, message: ExportRequest | None = None) -> None:
+        """Take one request; returns when it is durable.
+
+        Args:
+            signal: What it is.
+            body: The encoded export request.
+            message: `body`, parsed, if the caller has it already.
+
+        Raises:
+            Refused: If it is broken, or cannot be made durable now.
+        """
+        if self.draining:
+            raise Refused(Why.DRAINING, "shutting down; send again later")
+        if message is None:
+            message = parse(signal, body)
+        if not body:
+            return  # a valid request with nothing in it
+        self.memory.take(len(body))
+        try:
+            await self._journal.append(signal, body, functools.partial(self._committed, message))
+        except JournalFull as full:
+            raise Refused(Why.JOURNAL_FULL, f"{full}; send again later") from None
+        except JournalError as error:
+            raise Refused(Why.JOURNAL, f"{error}; send again later") from None
+        finally:
+            self.memory.give(len(body))
+
+    def not_ready(self) -> str | None:
+        """Why no request can be taken now; None if one can."""
+        return "shutting down" if self.draining else self._journal.trouble()
+
+    def degraded(self) -> list[str]:
+        """What does not work as it should, while requests are still taken."""
+        return [self._read_trouble] if self._read_trouble else []
+
+    async def drain(self) -> None:
+        """Return when every acknowledged record is delivered, and what was learnt is written down."""
+        await self._level.wait()
+        await self._downstream.drain()
+        await asyncio.gather(*self._notes)
+
+    async def close(self) -> None:
+        """Stop working. What is not settled stays in the journal."""
+        tasks = self._tasks | self._notes
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._journal.close()
+
+    def _committed(self, message: ExportRequest, record: Record) -> None:
+        """Take a record from the journal's commit, in the order of numbers."""
+        self._committed_seq = record.seq
+        if record.seq <= self._cursor:
+            return  # the way back from the journal was faster
+        triaged = self._triaged(record, message)
+        if self._behind.is_set() or not self._downstream.has_room():
+            # Triaged all the same: a dead backend must not delay the desk. The payload is dropped here,
+            # and triaged again when it is read back.
+            self._behind.set()
+            self._level.clear()
+            if triaged.noted is not None:
+                self._note(triaged.noted, None)
+        else:
+            self._hand_over(record, triaged)
+
+    def _triaged(self, record: Record, message: ExportRequest) -> Triaged:
+        try:
+            return self._triage(record.signal, record.body, message)
+        except Exception:  # noqa: BLE001 - triage must never cost a request
+            self._failed("triage", "triage failed; the request goes on as it came")
+            return Triaged(record.body)
+
+    def _hand_over(self, record: Record, triaged: Triaged) -> None:
+        self._cursor = record.seq
+        item = Item(
+            seq=record.seq,
+            signal=record.signal,
+            received=record.received,
+            size=len(record.body),
+            body=triaged.body,
+            done=self._delivered,
+            open=1 if triaged.noted is None else 2,
+        )
+        if triaged.noted is not None:
+            self._note(triaged.noted, item)
+        self._downstream.put(item)
+
+    def _delivered(self, item: Item, burial: Burial | None) -> None:
+        item.burial = burial
+        self._close_one(item)
+
+    def _note(self, noted: Awaitable[None], item: Item | None) -> None:
+        async def wait() -> None:
+            try:
+                await noted
+            except Exception:  # noqa: BLE001
+                self._failed("note", "the desk could not write down what it learnt")
+            if item is not None:
+                self._close_one(item)
+
+        self._keep(wait(), self._notes)
+
+    def _close_one(self, item: Item) -> None:
+        """A record leaves the journal when its delivery and the desk's own write are both done."""
+        item.open -= 1
+        if item.open:
+            return
+        if item.burial is None:
+            self._journal.settle([(item.seq, item.size)])
+        else:
+            self._journal.bury(item.burial)
+
+    async def _catch_up(self) -> None:
+        while True:
+            await self._behind.wait()
+            await self._downstream.wait_for_room()
+            known = self._committed_seq
+            try:
+                records = await self._journal.pending(self._cursor)
+                self._read_trouble = None
+            except (sqlite3.Error, OSError) as error:
+                self._read_trouble = f"journal: cannot read back: {error}"
+                self._say("read", f"{self._read_trouble}; trying again every second")
+                await asyncio.sleep(1)
+                continue
+            for record in records:
+                self._hand_over(record, self._reread(record))
+                await asyncio.sleep(0)
+            if not records:
+                self._cursor = max(self._cursor, known)
+                if self._committed_seq <= self._cursor:
+                    self._behind.clear()
+                    self._level.set()
+
+    def _reread(self, record: Record) -> Triaged:
+        try:
+            message = parse(record.signal, record.body)
+        except Refused:
+            self._failed("triage", "a request from the journal cannot be read; it goes on as it is")
+            return Triaged(record.body)
+        return self._triaged(record, message)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._journal.tick()
+
+    def _failed(self, stage: str, text: str) -> None:
+        self._metrics.triage_failures.labels(stage).inc()
+        self._say(stage, f"{text} (counted from now on, not logged again)", traceback=True)
+
+    def _say(self, key: str, text: str, *, traceback: bool = False) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            log.error("%s", text, exc_info=traceback)
+
+    def _keep(self, work: Coroutine[Any, Any, None], where: set[asyncio.Future[None]]) -> None:
+        task = asyncio.ensure_future(work)
+        where.add(task)
+        task.add_done_callback(where.discard)
