@@ -59,6 +59,8 @@ class Item:
 class NoDownstream:
     """Nothing is configured: every record is done at once, and counted."""
 
+    keeps: Final = False
+
     def __init__(self, metrics: Metrics) -> None:
         """Count in `metrics`."""
         self._metrics = metrics
@@ -81,6 +83,8 @@ class NoDownstream:
 
 class Delivery:
     """Everything on its way to one exporter."""
+
+    keeps: Final = True
 
     def __init__(
         self,

@@ -25,6 +25,10 @@ RETRYABLE_CODES: Final = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DATA_LOSS,
+        # Not by the specification: these refuse us and not the request. A token that expired must
+        # not send a night's telemetry to the dead letters; it waits until a person mends it.
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
     }
 )
 """And RESOURCE_EXHAUSTED, if it comes with RetryInfo."""

@@ -18,7 +18,8 @@ from otel_triage.sidecar import rpc_status
 from otel_triage.sidecar.exporters import TIMEOUT_S, Outcome, Rejected, Retry, accepted
 from otel_triage.sidecar.signals import Signal
 
-RETRYABLE_STATUS: Final = frozenset({429, 502, 503, 504})
+# The first three are not by the specification: they refuse us and not the request (export_grpc).
+RETRYABLE_STATUS: Final = frozenset({401, 403, 407, 429, 502, 503, 504})
 
 _MAX_ANSWER: Final = 64 << 10
 

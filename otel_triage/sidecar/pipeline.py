@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 class Downstream(Protocol):
     """Where records go after triage. Calls `item.done` for each, when it is through with it."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what it took is kept there; else the desk's own table is the only place."""
+        ...
+
     def put(self, item: Item) -> None:
         """Take one record."""
 
@@ -223,6 +228,8 @@ class Pipeline:
                 await noted
             except Exception:  # noqa: BLE001
                 self._failed("note", "the desk could not write down what it learnt")
+                if not self._downstream.keeps:
+                    return  # the record stays in the journal, and is noted at the next start
             if item is not None:
                 self._close_one(item)
 

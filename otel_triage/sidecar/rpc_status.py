@@ -8,8 +8,8 @@ from typing import Any, Final
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 STATUS_TRAILER: Final = "grpc-status-details-bin"
 """Where gRPC carries a Status: Go's clients read its RetryInfo, Python's do not."""

@@ -55,7 +55,7 @@ def test_scrubbed(text: str, clean: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 14567. Try again in 18.642s.",
+        "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 14567. Try in 18.642s.",
         "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
         "peer closed connection without sending complete message body (incomplete chunked read)",
         "The model `gpt-4o` does not exist",

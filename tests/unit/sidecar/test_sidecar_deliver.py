@@ -165,8 +165,12 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 async def test_the_table_of_grpc_codes(sink: Sink, code: grpc.StatusCode) -> None:
-    """OTLP 1.11: RESOURCE_EXHAUSTED only with RetryInfo, and these seven, of which it is one."""
+    """OTLP 1.11: RESOURCE_EXHAUSTED only with RetryInfo, and these seven, of which it is one.
+
+    The two more that refuse us, not the request, are our own: a token that expired loses nothing.
+    """
     retryable = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+    retryable |= {"UNAUTHENTICATED", "PERMISSION_DENIED"}
     assert {code.name for code in RETRYABLE_CODES} == retryable
     sink.answer_with(Answer(status=code, message="why"))
     target = exporter(sink, "grpc")
@@ -221,7 +225,8 @@ async def answer_to(status: int, headers: dict[str, str], body: bytes) -> Outcom
         (504, {}, b"", Retry("504", "phrase")),
         (301, {"location": "http://example.invalid"}, b"", Rejected("301", "phrase")),
         (400, {}, b"\x08\3\x12\3bad", Rejected("400", "bad")),
-        (401, {}, b"", Rejected("401", "phrase")),
+        (401, {}, b"", Retry("401", "phrase")),
+        (403, {}, b"", Retry("403", "phrase")),
         (408, {}, b"", Rejected("408", "phrase")),
         (413, {}, b"", Rejected("413", "phrase")),
         (500, {}, b"", Rejected("500", "phrase")),
@@ -231,7 +236,7 @@ async def answer_to(status: int, headers: dict[str, str], body: bytes) -> Outcom
 async def test_the_table_of_http_answers(
     status: int, headers: dict[str, str], body: bytes, outcome: Outcome
 ) -> None:
-    """OTLP 1.11: exactly 429, 502, 503 and 504 are sent again."""
+    """OTLP 1.11: exactly 429, 502, 503 and 504 are sent again; and what refuses us, not the request."""
     assert await answer_to(status, headers, body) == outcome
 
 

@@ -156,6 +156,23 @@ async def test_a_desk_that_cannot_write_costs_no_request(tmp_path: Path, sink: S
     assert caplog.text.count("OSError: disk full") == 1
 
 
+async def test_without_a_backend_a_desk_that_cannot_write_leaves_the_record_in_the_journal(
+    tmp_path: Path,
+) -> None:
+    """Verdicts are kept in one place only then: what it did not take is noted at the next start."""
+    stage = Recorder()
+    async with running(tmp_path, Stage(stage)) as sidecar:
+        stage.noted = asyncio.get_running_loop().create_future()
+        stage.noted.set_exception(OSError("disk full"))
+        await send(sidecar, traces("unwritten"))
+        await until(lambda: metric(sidecar, "triage_failures_total", stage="note") == 1)
+        assert metric(sidecar, "journal_records") == 1
+    again = Recorder()
+    async with running(tmp_path, Stage(again)) as sidecar:
+        await until(lambda: metric(sidecar, "journal_records") == 0)
+    assert again.calls == {"unwritten": 1}
+
+
 async def test_the_stages_troubles_are_shown(tmp_path: Path) -> None:
     closed: list[bool] = []
     stage = Stage(Recorder(), lambda: ("state",), lambda: closed.append(True))
