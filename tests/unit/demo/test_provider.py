@@ -224,6 +224,7 @@ def test_recording_from_many_threads(client, provider):
 
 
 def test_stopping_ends_a_stalled_stream():
+    before = set(threading.enumerate())
     with DemoProvider() as provider, httpx.Client(timeout=20.0) as client:
         headers = {"x-demo-scenario": "openai.chat.stall_stream"}
         with client.stream(
@@ -234,7 +235,8 @@ def test_stopping_ends_a_stalled_stream():
             provider.__exit__(None, None, None)
             with pytest.raises(httpx.RemoteProtocolError):
                 list(lines)
-    assert "demo-provider" not in {thread.name for thread in threading.enumerate()}
+    started = set(threading.enumerate()) - before
+    assert "demo-provider" not in {thread.name for thread in started}
 
 
 def test_a_port_that_is_taken_is_said_at_start():

@@ -210,8 +210,10 @@ async def test_a_dead_writer_thread_refuses_at_once(tmp_path: Path, monkeypatch:
                 raise SystemExit
 
             broken.setattr(Store, "commit", end)
+            (writer,) = (thread for thread in threading.enumerate() if thread.name == "journal")
             with pytest.raises(JournalError, match="writer thread is dead"):
                 await asyncio.wait_for(journal.append(Signal.TRACES, b"x"), 5)
+            await asyncio.to_thread(writer.join, 5)  # its last word is to the hook above
         assert journal.trouble() == "the journal's writer thread is dead"
         with pytest.raises(JournalError, match="writer thread is dead"):
             journal.append(Signal.TRACES, b"x")
