@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -36,6 +38,17 @@ current_attempt: ContextVar[Attempt | None] = ContextVar("otel_triage_attempt", 
 open_calls: WeakValueDictionary[int, Call] = WeakValueDictionary()
 """Calls that have not ended, by the id of the span that was the current one when they began."""
 
+dropped: deque[Attempt] = deque(maxlen=1000)
+"""Streams that were thrown away unread: told of when the next call begins or ends."""
+
+
+def end_dropped() -> None:
+    """Tells of streams that the garbage collector found."""
+    while dropped:
+        with suppress(IndexError):  # another thread was faster
+            dropped.popleft().end_dropped()
+
+
 _PARSED_BODY: Final = 64 * 1024
 _EDGE: Final = 4096
 _MODEL = re.compile(rb'"model"\s*:\s*"((?:[^"\\]|\\.)*)"')
@@ -48,13 +61,13 @@ class Attempt:
         self.call = call
         self.request = request
         self.response: Any = None
+        self.status: int | None = None
         self.watch: Watch | None = None
         self.exception: BaseException | None = None
 
-    @property
-    def status(self) -> int | None:
-        """HTTP status, where an answer came."""
-        return None if self.response is None else int(self.response.status_code)
+    def release(self) -> None:
+        """Lets go of the application's objects: nothing of it lives longer because we looked at it."""
+        self.request = self.response = self.exception = self.watch = None
 
     @property
     def streaming(self) -> bool:
@@ -73,6 +86,7 @@ class Attempt:
     def answered(self, response: Any, tap: Callable[[Any, Attempt], Any] | None) -> None:
         """A response came: whole (`tap` is None), or with a body that has yet to be read."""
         self.response = response
+        self.status = int(response.status_code)
         if tap is None or response.is_closed:
             self.call.attempt_over(None)
             return
@@ -110,12 +124,20 @@ class Attempt:
         )
         self._end(exc if said_error else None)
 
-    @never_raises
     def body_dropped(self) -> None:
-        """The response was thrown away unread and unclosed."""
+        """The response was thrown away unread and unclosed: its end is told later, from elsewhere.
+
+        This runs in the garbage collector, at any allocation, perhaps while this thread holds a lock
+        of the SDK's. So it takes none: appending to a deque needs none.
+        """
         if self.streaming:
-            self.call.dropped = True
-            self._end(None)
+            dropped.append(self)
+
+    @never_raises
+    def end_dropped(self) -> None:
+        """Tells the end of a dropped response."""
+        self.call.dropped = True
+        self._end(None)
 
     def _end(self, exc: BaseException | None) -> None:
         if not self._ended:
@@ -152,7 +174,9 @@ class Call:
             open_calls[span_id] = self
 
     def begin_attempt(self, request: Any) -> Attempt:
-        """Notes that an exchange begins."""
+        """Notes that an exchange begins. Of those before it only the status still matters."""
+        if self.attempts:
+            self.attempts[-1].release()
         attempt = Attempt(self, request)
         self.attempts.append(attempt)
         return attempt
@@ -206,7 +230,12 @@ class Call:
     def _end(self, exc: BaseException | None) -> None:
         if self._once.acquire(blocking=False):
             open_calls.pop(self.span.get_span_context().span_id, None)
-            self._on_end(self, exc)
+            try:
+                self._on_end(self, exc)
+            finally:
+                self._asked = {}
+                for attempt in self.attempts:
+                    attempt.release()
 
 
 def _asked_of(content: bytes) -> Mapping[str, Any]:

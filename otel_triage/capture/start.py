@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from opentelemetry import trace
 
 from otel_triage.capture import guard
-from otel_triage.capture.calls import Call
+from otel_triage.capture.calls import Call, end_dropped
 from otel_triage.capture.outlet import Outlet
 from otel_triage.capture.processor import ObservingProcessor, TriageSpanProcessor, reader
 from otel_triage.capture.tap import Listener, hooked, listen
@@ -66,6 +66,7 @@ class Handle:
     @guard.never_raises
     def flush(self, timeout_s: float = 5.0) -> None:
         """Sends waiting events and counts now, for at most `timeout_s` seconds each."""
+        end_dropped()
         if self._outlet is not None:
             self._outlet.flush(timeout_s)
 
@@ -73,6 +74,7 @@ class Handle:
     def shutdown(self) -> None:
         """Stops capturing and sends what waits, for at most half a second. `init` may be called again."""
         global _handle
+        end_dropped()
         with _lock:
             if _handle is self:
                 _handle = None

@@ -14,7 +14,14 @@ from typing import Any, Final, Generic, TypeVar
 
 import wrapt
 
-from otel_triage.capture.calls import Attempt, Call, current_attempt, current_call, names_a_model
+from otel_triage.capture.calls import (
+    Attempt,
+    Call,
+    current_attempt,
+    current_call,
+    end_dropped,
+    names_a_model,
+)
 from otel_triage.capture.guard import never_raises
 from otel_triage.capture.watch import make_taps
 from otel_triage.facts.providers import Endpoint, endpoint_of, is_listed
@@ -115,6 +122,7 @@ def _begin_attempt(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Attempt 
     listener = _listener
     if listener is None or current_attempt.get() is not None:
         return None
+    end_dropped()
     request = args[0] if args else kwargs["request"]
     host, path = request.url.host, request.url.path
     call = current_call.get()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from otel_triage.facts.answers import EventReader
@@ -43,15 +44,17 @@ def _decoder(encoding: str) -> _Decode | None:
 class Watch:
     """What was seen of one response body.
 
-    Server-sent events are read as they pass; of other bodies the first 64 KiB (errors) or
-    1 MiB (answers) are kept until the call ends. `complete`: the body ended by itself.
+    Server-sent events are read as they pass; of an error the first 64 KiB, of a JSON answer the
+    first 1 MiB are kept until the call ends; of anything else (speech, files) nothing.
+    `complete`: the body ended by itself.
     """
 
     def __init__(self, *, api: str | None, status: int, headers: Mapping[str, str]) -> None:
-        sse = headers.get("content-type", "").startswith("text/event-stream")
+        kind = headers.get("content-type", "")
+        sse = kind.startswith("text/event-stream")
         self.events = EventReader(api) if sse and status < 400 else None
         self.complete = False
-        self.readable = True
+        self.readable = sse or status >= 400 or (api is not None and "json" in kind)
         self._limit = _ERROR_BODY if status >= 400 else _WHOLE_BODY
         self._decode = _decoder(headers.get("content-encoding", "").strip().lower())
         self._body = bytearray()
@@ -131,7 +134,8 @@ def make_taps(module: Any) -> tuple[type, type]:
                 self._attempt.body_closed()
 
         def __del__(self) -> None:
-            self._attempt.body_dropped()
+            with suppress(Exception):
+                self._attempt.body_dropped()
 
         def __getattr__(self, name: str) -> Any:  # httpx2 reads `elapsed` off the stream
             return _delegate(self, name)
@@ -159,7 +163,8 @@ def make_taps(module: Any) -> tuple[type, type]:
                 self._attempt.body_closed()
 
         def __del__(self) -> None:
-            self._attempt.body_dropped()
+            with suppress(Exception):
+                self._attempt.body_dropped()
 
         def __getattr__(self, name: str) -> Any:
             return _delegate(self, name)

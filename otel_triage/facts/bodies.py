@@ -21,7 +21,7 @@ from typing import Any, Final
 _DEPTH: Final = 6
 _MESSAGE_LIMIT: Final = 4000
 _OPENING = re.compile(r"[{\[]")
-_TITLE = re.compile(r"<title[^>]*>\s*(?P<title>[^<]+?)\s*</title>", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]{0,200}+>(?P<title>[^<]{1,500}+)</title>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,8 @@ def _decode(text: str) -> Any:
     for start in _OPENING.finditer(text):
         try:
             return json.JSONDecoder().raw_decode(text, start.start())[0]
+        except RecursionError:
+            return None
         except ValueError:
             end = text.rfind("}" if start.group() == "{" else "]")
             if end <= start.start():
@@ -133,10 +135,12 @@ def read_error_text(text: str) -> ErrorBody:
 _LIMITS: Final = (
     # OpenAI: "maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens"
     # "… you requested 9000 tokens (…)": https://platform.openai.com/docs/guides/error-codes
-    re.compile(r"maximum context length (?:is|of) (?P<limit>[\d,]+).{0,80}?(?P<asked>[\d,]+) tokens", re.S),
-    re.compile(r"maximum context length (?:is|of) (?P<limit>[\d,]+)"),
+    re.compile(
+        r"maximum context length (?:is|of) (?P<limit>[\d,]{1,15}).{0,80}?(?P<asked>[\d,]{1,15}+) tokens", re.S
+    ),
+    re.compile(r"maximum context length (?:is|of) (?P<limit>[\d,]{1,15})"),
     # Anthropic: "prompt is too long: 210000 tokens > 200000 maximum"
-    re.compile(r"(?P<asked>[\d,]+) tokens > (?P<limit>[\d,]+) maximum"),
+    re.compile(r"(?P<asked>[\d,]{1,15}+) tokens > (?P<limit>[\d,]{1,15}) maximum"),
 )
 
 

@@ -16,6 +16,8 @@ SECRET: Final = "[secret]"
 EMAIL: Final = "[email]"
 ECHO: Final = "[prompt]"
 
+_LONGEST: Final = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class _Scrubber:
@@ -36,8 +38,18 @@ _SCRUBBERS: Final = (
     _Scrubber(
         ("content", "prompt", "text", "input", "arguments", "system", "query"),
         re.compile(
-            r"""(?P<name>["'](?:content|prompt|text|input|arguments|input_value|system|query)["']\s*:\s*)"""
-            r"""(?P<quote>["'])(?!\[prompt\])(?:\\.|(?!(?P=quote)).)*(?P=quote)""",
+            # `\\*` for JSON inside JSON; an echo that was cut has no closing quote. Possessive, so linear.
+            r"""(?P<name>\\*["'](?:content|prompt|text|input|arguments|input_value|system|query)\\*["']\s*:\s*)"""
+            r"""(?P<quote>["'])(?!\[prompt\])(?:\\.|(?!(?P=quote))[^\\])*+(?:(?P=quote)|\\?\Z)""",
+            re.DOTALL,
+        ),
+        rf"\g<name>\g<quote>{ECHO}\g<quote>",
+    ),
+    _Scrubber(
+        ("\\",),
+        re.compile(
+            r"""(?P<name>\\+["'](?:content|prompt|text|input|arguments|input_value|system|query)\\+["']\s*:\s*)"""
+            r"""(?P<quote>\\+["'])(?!\[prompt\])(?:(?!(?<!\\)(?P=quote)).)*+(?:(?P=quote)|\Z)""",
             re.DOTALL,
         ),
         rf"\g<name>\g<quote>{ECHO}\g<quote>",
@@ -46,7 +58,8 @@ _SCRUBBERS: Final = (
     _Scrubber(
         ("input_value=",),
         re.compile(
-            r"""input_value=(?!\[prompt\])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.*?)(?=, input_type=)""",
+            r"""input_value=(?!\[prompt\])"""
+            r"""(?:'(?:\\.|[^'\\])*+'|"(?:\\.|[^"\\])*+"|.{0,2000}?)(?=, input_type=)""",
             re.DOTALL,
         ),
         f"input_value={ECHO}",
@@ -83,7 +96,8 @@ _SCRUBBERS: Final = (
     # People and accounts.
     _Scrubber(
         ("@",),
-        re.compile(r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}"),
+        # Lengths as in RFC 5321, 4.5.3.1, and RFC 1035, 2.3.4: they keep the search linear.
+        re.compile(r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9\-]{1,63}(?:\.[A-Za-z0-9\-]{1,63}){1,8}"),
         EMAIL,
     ),
     _Scrubber(
@@ -99,10 +113,15 @@ _PROMPT_LIMIT: Final = 400_000
 
 
 def scrub(text: str) -> str:
-    """`text` without keys, tokens, addresses of people, and fields that hold conversation."""
+    """`text` without keys, tokens, addresses of people, and fields that hold conversation.
+
+    What is longer than 20,000 characters is cut there: nothing that we write is longer, and
+    foreign text must not cost more than it is worth.
+    """
+    text = text[:_LONGEST]
     for scrubber in _SCRUBBERS:
         text = scrubber(text)
-    return text
+    return text[:_LONGEST]
 
 
 # Keys whose values are the request's settings, which an error message rightly names.

@@ -128,3 +128,19 @@ def test_deeply_nested_body_ends() -> None:
 )
 def test_token_limits(message: str, limits: tuple[int | None, int | None]) -> None:
     assert token_limits(message) == limits
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html><title>" + " " * 15_000,
+        "<title" * 3000,
+        "{" + "[1 " * 6000 + "]",
+        '{"a":' * 4000,
+        "maximum context length is " + "1" * 15_000,
+    ],
+)
+def test_hostile_text_is_read_in_time(text: str) -> None:
+    read_error_text(text)
+    token_limits(text)

@@ -115,3 +115,29 @@ def test_prompt_text_of_a_real_body() -> None:
         '{"input": [{"type": "input_text", "text": "sixteen characters and more"}], "model": "m"}'
     )
     assert prompt_text(body) == "sixteen characters and more"
+
+
+# Texts on which a careless pattern needs seconds to hours. No clock: the test's own time-out is the limit.
+HOSTILE = {
+    "an escaped echo that was cut": '"content": "' + "line\\n" * 2000,
+    "quotes and backslashes": '"text": "' + '\\"' * 5000,
+    "escaped JSON that was cut": '\\"content\\": \\"' + "\\\\n" * 3000,
+    "a run before an at sign": "a" * 19_000 + " @",
+    "many at signs": "a@" * 9000,
+    "many input values": "input_value=" * 1600,
+    "many token starts": "-eyJaaaaaaaa" * 1600,
+    "many keys": "sk-a-" * 4000,
+}
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_is_scrubbed_in_time(name: str) -> None:
+    scrub(HOSTILE[name])
+
+
+def test_an_echo_that_was_cut_or_escaped_is_taken_out() -> None:
+    assert scrub('{"content": "my diary, first p') == f'{{"content": "{ECHO}"'
+    assert (
+        scrub('"{\\"content\\": \\"my diary\\", \\"role\\"') == f'"{{\\"content\\": \\"{ECHO}\\", \\"role\\"'
+    )
