@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otel_triage.capture.processor import TriageSpanProcessor
+    from otel_triage.capture.retry import retry_after, should_retry
     from otel_triage.capture.start import Handle, init
     from otel_triage.model import LLMError, Verdict
 
-__all__ = ["Handle", "LLMError", "TriageSpanProcessor", "Verdict", "init"]
+__all__ = ["Handle", "LLMError", "TriageSpanProcessor", "Verdict", "init", "retry_after", "should_retry"]
 
 _WHERE = {
     "Handle": "otel_triage.capture.start",
@@ -21,6 +22,8 @@ _WHERE = {
     "TriageSpanProcessor": "otel_triage.capture.processor",
     "Verdict": "otel_triage.model",
     "init": "otel_triage.capture.start",
+    "retry_after": "otel_triage.capture.retry",
+    "should_retry": "otel_triage.capture.retry",
 }
 
 

@@ -65,6 +65,7 @@ class Teller:
         call.told = error, verdict
         if exc is not None and error.error_id is not None:
             mark(exc, error.error_id)
+            _remember(error.error_id, verdict)
         context = self._on_span(call, error, verdict)
         self.event(error, verdict, context)
 
@@ -116,6 +117,21 @@ def mark(exc: BaseException, error_id: str) -> None:
     """Marks an exception and all of its chain as told, so that no other layer tells of it again."""
     for link in chain(exc):
         vars(link).setdefault(TOLD, error_id)
+
+
+_verdicts: OrderedDict[str, Verdict] = OrderedDict()
+
+
+def _remember(error_id: str, verdict: Verdict) -> None:
+    _verdicts[error_id] = verdict
+    while len(_verdicts) > _REMEMBERED:
+        _verdicts.popitem(last=False)
+
+
+def verdict_of(exc: BaseException) -> Verdict | None:
+    """The verdict that was told of this exception, if that was lately: the tap saw more than it carries."""
+    error_id = error_id_of(exc)
+    return _verdicts.get(error_id) if error_id is not None else None
 
 
 def error_id_of(exc: BaseException) -> str | None:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from otel_triage.facts import headers
-from otel_triage.facts.bodies import ErrorBody, read_error_body
+from otel_triage.facts.bodies import ErrorBody, read_error_body, read_error_text
 from otel_triage.facts.scrub import scrub
 from otel_triage.model import BrokeAt, Cause, LLMError
 
 _DEPTH: Final = 8
 _MESSAGE_LIMIT: Final = 2000
 _STACK_LIMIT: Final = 8000
+_BODY_LIMIT: Final = 65_536
 
 CANCELLATIONS: Final = frozenset(
     {
@@ -117,10 +118,22 @@ def _attribute(exc: BaseException, name: str, kind: type) -> Any:
     return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 
+def _status_of(exc: BaseException) -> int | None:
+    """HTTP status of an SDK's exception, or of an HTTP client's that carries the response."""
+    status = _attribute(exc, "status_code", int)
+    if status is None:
+        status = getattr(getattr(exc, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
 def body_of(exc: BaseException) -> ErrorBody:
-    """The provider's error body that an SDK's exception carries (openai, anthropic: `body`)."""
+    """The provider's error body that an exception carries: an SDK's `body`, else that of its response."""
     body = _attribute(exc, "body", Mapping)
-    found = read_error_body(body) if body is not None else ErrorBody()
+    content = getattr(getattr(exc, "response", None), "_content", None)
+    if body is None and isinstance(content, bytes):
+        found = read_error_text(content[:_BODY_LIMIT].decode("utf-8", "replace"))
+    else:
+        found = read_error_body(body) if body is not None else ErrorBody()
     return ErrorBody(
         code=found.code or _attribute(exc, "code", str),
         type=found.type or _attribute(exc, "type", str),
@@ -137,14 +150,14 @@ def facts_of_exception(exc: BaseException, *, now: float) -> LLMError:
         exc: The outermost exception; the first of its chain with an HTTP status is the provider's.
         now: Unix time in seconds.
     """
-    told = next((link for link in chain(exc) if _attribute(link, "status_code", int)), exc)
+    told = next((link for link in chain(exc) if _status_of(link)), exc)
     body = body_of(told)
     response = getattr(told, "response", None)
     found = getattr(response, "headers", None)
     answered = found if isinstance(found, Mapping) else {}
     message = body.message or text_of(told)
     return LLMError(
-        status=_attribute(told, "status_code", int),
+        status=_status_of(told),
         error_type=type_name(told),
         code=body.code,
         type=body.type,
