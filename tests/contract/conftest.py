@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import otel_triage
+from otel_triage.capture.calls import dropped
 from otel_triage.capture.guard import stats
 from otel_triage.demo.provider import DemoProvider
 
@@ -109,6 +111,8 @@ def shared_telemetry() -> Telemetry:
 @pytest.fixture
 def telemetry(shared_telemetry: Telemetry) -> Iterator[Telemetry]:
     """Captures in this process for the time of a test; no error of our own may happen meanwhile."""
+    gc.collect()
+    dropped.clear()  # streams that earlier tests threw away
     shared_telemetry.clear()
     before = {name: count for name, count in stats().items() if name.startswith("error.")}
     handle = otel_triage.init()
