@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_triage.model import BrokeAt, Cause, LLMError, Outcome, Owner, Retryable, Severity
-from otel_triage.verdict import data
+from otel_triage.verdict import data, table
+from otel_triage.verdict.index import index_of
+from otel_triage.verdict.rules import read_rule
 
 HERE: Final = Path(__file__).parent
 
@@ -29,7 +31,7 @@ _TEXTS: Final = {"id", "verdict", "retryable", "source", "pattern", "veto"}
 _EXAMPLES: Final = {"true_positives", "false_positives"}
 _KNOWN: Final = _LISTS | _TEXTS | _EXAMPLES | {"confidence", "weak"}
 _FACTS: Final = {field.name for field in fields(LLMError)}
-_STATUS: Final = re.compile(r"[1-5]xx|none")
+_STATUS: Final = re.compile(r"[1-5]xx|none|local")
 
 
 class DataError(ValueError):
@@ -62,13 +64,35 @@ def advice() -> dict[str, Any]:
     return _toml(HERE / "advice.toml")
 
 
-def statuses() -> dict[str, int]:
-    """`statuses.toml`: class of an SDK -> the HTTP status that it stands for."""
-    table: dict[str, int] = _toml(HERE / "statuses.toml")
+def statuses() -> dict[str, int | str]:
+    """`statuses.toml`: class -> the HTTP status that it stands for, or "local" for the language's own."""
+    table: dict[str, int | str] = _toml(HERE / "statuses.toml")
     for name, status in table.items():
-        if not isinstance(status, int) or not 100 <= status <= 599:
-            raise DataError(f"statuses.toml: {name} needs an HTTP status, as 429")
+        if status != "local" and (not isinstance(status, int) or not 100 <= status <= 599):
+            raise DataError(f'statuses.toml: {name} needs an HTTP status, as 429, or "local"')
     return table
+
+
+def providers() -> dict[str, list[str]]:
+    """`providers.toml`: a provider's name -> the other names that it is met under."""
+    found: dict[str, list[str]] = _toml(HERE / "providers.toml")
+    names = [*found, *(alias for aliases in found.values() for alias in aliases)]
+    for twice in {name for name in names if names.count(name) > 1}:
+        raise DataError(f"providers.toml: {twice} exists twice")
+    return found
+
+
+def code_rows() -> list[dict[str, Any]]:
+    """The rules that the codes of `facts.tsv` are."""
+    defaults = {
+        f"{category}/{name}": row["retryable"]
+        for category, rows in taxonomy().items()
+        for name, row in rows.items()
+    }
+    for row in table.rows():
+        if row.verdict not in defaults or row.retryable not in set(Retryable) or not row.source:
+            raise DataError(f"facts.tsv: line {row.line}: verdict, retryable or source is wrong")
+    return list(table.code_rules(statuses(), defaults))
 
 
 def rule_rows() -> list[dict[str, Any]]:
@@ -120,7 +144,7 @@ def check(row: dict[str, Any], file: str, verdicts: set[str]) -> Iterator[str]:
 def _check_values(row: dict[str, Any]) -> Iterator[str]:
     for status in row.get("status", ()):
         if not (isinstance(status, int) or _STATUS.fullmatch(str(status))):
-            yield f'status {status!r} must be a number, "5xx" or "none"'
+            yield f'status {status!r} must be a number, "5xx", "none" or "local"'
     for key, kind in (("broke_at", BrokeAt), ("outcome", Outcome)):
         if not set(row.get(key, ())) <= set(kind):
             yield f"{key} is one of {', '.join(kind)}"
@@ -167,20 +191,35 @@ def error_of(record: dict[str, Any]) -> LLMError:
     return LLMError(**facts)
 
 
+def _packaged_rules() -> list[dict[str, Any]]:
+    """All rules without their examples, providers by their one name."""
+    names = {alias: name for name, aliases in providers().items() for alias in aliases}
+    rows = [{key: row[key] for key in row if key not in _EXAMPLES} for row in rule_rows()] + code_rows()
+    for row in rows:
+        if "provider" in row:
+            row["provider"] = sorted({names.get(name, name) for name in row["provider"]})
+    return rows
+
+
 def build() -> bytes:
     """The content of `data.json`."""
-    rules = [{key: row[key] for key in row if key not in _EXAMPLES} for row in rule_rows()]
+    rows = _packaged_rules()
+    index = index_of(
+        (rule.code, rule.error_type or rule.cause, rule.finish_reason, rule.status, rule.keywords)
+        for rule in map(read_rule, rows)
+    )
     content = {
         "package": version("otel-triage"),
         "taxonomy": taxonomy(),
         "statuses": statuses(),
+        "providers": providers(),
         "advice": advice(),
-        "rules": rules,
     }
-    # One rule a line, so that a change is readable in a review.
-    lines = [f"  {json.dumps(row, ensure_ascii=False)}" for row in content.pop("rules")]
+    # One rule a line, so that a change is readable in a review; the index is for machines.
+    lines = [f"  {json.dumps(row, ensure_ascii=False)}" for row in rows]
     head = json.dumps(content, ensure_ascii=False, indent=0)[:-2]
-    return (head + ',\n"rules": [\n' + ",\n".join(lines) + "\n]\n}\n").encode()
+    compact = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+    return (head + f',\n"index": {compact},\n"rules": [\n' + ",\n".join(lines) + "\n]\n}\n").encode()
 
 
 def main() -> int:

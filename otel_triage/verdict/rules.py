@@ -16,22 +16,29 @@ or status, so that a thousand of them cost no more than a hundred.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
-from typing import Any, Final
+from functools import cache, lru_cache
+from typing import Any, Final, overload
 
 from otel_triage.model import LLMError, Retryable
 from otel_triage.verdict import data
+from otel_triage.verdict.index import ALWAYS, FOREIGN, Index, index_of
 
 NO_STATUS: Final = 0
 """How a rule's `status = ["none"]` and an error without a status are kept."""
 
+LOCAL: Final = 1
+"""The same for `"local"`: no status, no code, and an exception class of the language itself."""
+
 _HEAD: Final = 4000
 _TAIL: Final = 1000
-_ALWAYS: Final = ("always", "")
 _WORD: Final = re.compile(r"[a-z0-9]+")
+# A code that stands in a text: several words in one, or one long one ("throttlingexception").
+_SPOKEN_CODE: Final = re.compile(
+    r"(?<![a-z0-9])(?:[a-z0-9]{1,40}(?:[._-][a-z0-9]{1,40}){1,8}|[a-z]{12,60}|[a-z]{2,20}\d{1,8}[a-z0-9]{0,20})"
+)
 
 
 class Tier(IntEnum):
@@ -93,8 +100,30 @@ def plain(text: str) -> str:
     return " ".join(text.replace("\u2019", "'").lower().split())
 
 
+@lru_cache(maxsize=256)
+def canonical(provider: str | None) -> str:
+    """A provider's name as rules have it (`providers.toml`); empty if unknown.
+
+    "Azure OpenAI" and "azure_openai" are `azure.ai.openai`; a name that the table lacks stays,
+    in lower case and with "_" between words.
+    """
+    name = re.sub(r"[\s/_-]+", "_", (provider or "").strip().lower())
+    return _providers().get(name, name)
+
+
+@cache
+def _providers() -> dict[str, str]:
+    table: dict[str, list[str]] = data.load()["providers"]
+    return {alias: name for name, aliases in table.items() for alias in aliases}
+
+
+_PATH: Final = re.compile(r"[.:$\\\\]+")
+
+
+@lru_cache(maxsize=1024)
 def _short(name: str) -> str:
-    return name.rpartition(".")[2]
+    """The last part of a class's path: `a.B`, Ruby's `A::B`, PHP's with backslashes, Java's inner `A$B`."""
+    return _PATH.split(name)[-1]
 
 
 class Facts:
@@ -113,7 +142,7 @@ class Facts:
     )
 
     def __init__(self, error: LLMError) -> None:
-        self.provider = error.provider.lower() if error.provider else ""
+        self.provider = canonical(error.provider)
         self.codes = {code.strip().lower() for code in (error.code, error.type) if code}
         self.finish = {reason.lower() for reason in error.finish_reasons or ()}
         self.broke_at = error.broke_at
@@ -126,6 +155,8 @@ class Facts:
         outer = names[0] or (names[1] if len(names) > 1 else "")
         self.outermost = {outer, _short(outer)}
         self.status = error.status or _statuses().get(_short(outer), NO_STATUS)
+        if self.status == LOCAL and self.codes:
+            self.status = NO_STATUS
         self.texts = [plain(error.message or "")]
         self.texts += [plain(cause.message) for cause in error.causes]
 
@@ -158,8 +189,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @cache
 def _statuses() -> dict[str, int]:
-    found: dict[str, int] = data.load()["statuses"]
-    return found
+    found: dict[str, int | str] = data.load()["statuses"]
+    return {name: LOCAL if status == "local" else int(status) for name, status in found.items()}
 
 
 def _rank(rule: Rule, facts: Facts) -> Rank | None:
@@ -203,9 +234,11 @@ def _tier(rule: Rule, said: bool) -> Tier:
 
 @cache
 def _specificity(rule: Rule) -> int:
+    # A class of statuses is too wide to count, and "none" only keeps a rule away from answers.
+    exact = len(rule.status) in range(1, 100) and NO_STATUS not in rule.status
     conditions = (
-        rule.provider, len(rule.status) in range(1, 100), rule.code, rule.error_type, rule.cause,
-        rule.finish_reason, rule.broke_at, rule.outcome, rule.keywords,
+        rule.provider, exact, rule.code, rule.error_type, rule.cause, rule.finish_reason, rule.broke_at,
+        rule.outcome, rule.keywords,
     )  # fmt: skip
     return sum(1 for condition in conditions if condition)
 
@@ -235,12 +268,13 @@ def _told(rule: Rule, facts: Facts) -> tuple[str, ...]:
 
 
 def _statuses_of(written: Iterable[int | str]) -> Iterator[int]:
-    """`429`, `"5xx"` and `"none"` as numbers."""
+    """`429`, `"5xx"`, `"none"` and `"local"` as numbers."""
+    names = {"none": NO_STATUS, "local": LOCAL}
     for one in written:
         if isinstance(one, int):
             yield one
-        elif one == "none":
-            yield NO_STATUS
+        elif one in names:
+            yield names[one]
         else:
             yield from range(int(one[0]) * 100, int(one[0]) * 100 + 100)
 
@@ -270,61 +304,73 @@ def read_rule(row: dict[str, Any]) -> Rule:
     )
 
 
-def anchor(keyword: str) -> str:
-    """The word of a keyword by which it is looked up; it must stand in the text as a whole word.
+class _Packaged(Sequence[Rule]):
+    """The packaged rules, each read when it is first asked for: most never are."""
 
-    The last of several words may be cut short (`rate limit` finds "rate limits"), so it is
-    never the anchor. Empty for a keyword without an ASCII word: such a rule is always tried.
-    """
-    words = _WORD.findall(keyword)
-    return max(words[:-1] or words, key=len, default="")
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
+        self._read: dict[int, Rule] = {}
 
+    def __len__(self) -> int:
+        return len(self._rows)
 
-def _keys(rule: Rule) -> set[tuple[str, str | int]]:
-    """What a rule is looked up by; nothing where its keywords are the only way."""
-    for kind, values in (
-        ("code", rule.code), ("class", rule.error_type or rule.cause), ("finish", rule.finish_reason),
-    ):  # fmt: skip
-        if values:
-            return {(kind, value) for value in values}
-    if rule.keywords:
-        return set()
-    return {("status", status) for status in rule.status} or {_ALWAYS}
+    @overload
+    def __getitem__(self, number: int) -> Rule: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Rule, ...]: ...
+    def __getitem__(self, number: int | slice) -> Rule | tuple[Rule, ...]:
+        """The rule of that number, or those of that slice."""
+        if isinstance(number, slice):
+            return tuple(self[one] for one in range(*number.indices(len(self))))
+        if number not in self._read:
+            self._read[number] = read_rule(self._rows[number])
+        return self._read[number]
 
 
 class RuleSet:
     """Rules, indexed by the first condition of each that an error can be looked up by."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self.rules: tuple[Rule, ...] = tuple(rules)
-        self._by_fact: dict[tuple[str, str | int], list[Rule]] = {}
-        self._by_word: dict[str, list[tuple[str, Rule]]] = {}
-        for rule in self.rules:
-            for key in _keys(rule):
-                self._by_fact.setdefault(key, []).append(rule)
-            if not _keys(rule):
-                for keyword in rule.keywords:
-                    self._by_word.setdefault(anchor(keyword), []).append((keyword, rule))
+    def __init__(self, rules: Iterable[Rule], index: Index | None = None) -> None:
+        self.rules: Sequence[Rule] = rules if isinstance(rules, Sequence) else tuple(rules)
+        self._index = index or index_of(
+            (rule.code, rule.error_type or rule.cause, rule.finish_reason, rule.status, rule.keywords)
+            for rule in self.rules
+        )
+        self._spoken = {code for code in self._index["code"] if _SPOKEN_CODE.fullmatch(code)}
 
-    def _candidates(self, facts: Facts) -> Iterator[Rule]:
-        """The rules that could match, some of them more than once."""
-        yield from self._by_fact.get(_ALWAYS, ())
-        yield from self._by_fact.get(("status", facts.status), ())
+    def _facts(self, error: LLMError) -> Facts:
+        """The facts of an error, with the codes that its texts name."""
+        facts = Facts(error)
+        for text in facts.texts:
+            facts.codes |= self._spoken.intersection(_SPOKEN_CODE.findall(text))
+        return facts
+
+    def _candidates(self, facts: Facts) -> set[int]:
+        """The numbers of the rules that could match."""
+        index = self._index
+        found = set(index["status"].get(str(facts.status), ()))
         for kind, names in (("code", facts.codes), ("class", facts.classes), ("finish", facts.finish)):
             for name in names:
-                yield from self._by_fact.get((kind, name), ())
+                found.update(index[kind].get(name, ()))
         text = "\n".join(facts.texts)
-        for word in {"", *_WORD.findall(text)}:
-            for keyword, rule in self._by_word.get(word, ()):
+        words = set(_WORD.findall(text))
+        words.add(ALWAYS)
+        if not text.isascii():
+            words.add(FOREIGN)
+        by_word = index["word"]
+        for word in words & by_word.keys():
+            for keyword, numbers in by_word[word].items():
                 if keyword in text:
-                    yield rule
+                    found.update(numbers)
+        return found
 
     def decide(self, error: LLMError) -> Match | None:
         """The best rule for an error; None where none matches."""
-        facts = Facts(error)
+        facts = self._facts(error)
         best: Rule | None = None
         best_rank: Rank | None = None
-        for rule in self._candidates(facts):
+        for number in self._candidates(facts):
+            rule = self.rules[number]
             rank = _rank(rule, facts)
             # Equal ranks are settled by name, so that the order of files never decides.
             if rank and (best is None or best_rank is None or (rank, rule.id) > (best_rank, best.id)):
@@ -341,11 +387,11 @@ class RuleSet:
         """
         for rule in self.rules:
             if rule.id == rule_id:
-                return _rank(rule, Facts(error)) is not None
+                return _rank(rule, self._facts(error)) is not None
         raise KeyError(rule_id)
 
 
 @cache
 def rule_set() -> RuleSet:
     """The packaged rules."""
-    return RuleSet(read_rule(row) for row in data.load()["rules"])
+    return RuleSet(_Packaged(data.load()["rules"]), data.load()["index"])

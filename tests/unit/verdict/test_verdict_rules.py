@@ -11,7 +11,8 @@ import pytest
 from otel_triage.model import BrokeAt, Cause, LLMError, Outcome
 from otel_triage.verdict import build, data
 from otel_triage.verdict.classify import classify
-from otel_triage.verdict.rules import Facts, Rule, RuleSet, anchor, plain, rule_set
+from otel_triage.verdict.index import anchor
+from otel_triage.verdict.rules import Facts, Rule, RuleSet, plain, rule_set
 
 ROWS = build.rule_rows()
 POSITIVES = [
@@ -85,7 +86,7 @@ def test_a_good_rule_has_nothing_wrong():
         ({"pattern": "Slow"}, "must be lower case"),
         ({"pattern": "slow.*down"}, "unbounded repeat"),
         ({"keywords": [], "status": [400], "pattern": "slow"}, "needs keywords"),
-        ({"status": ["teapot"]}, 'must be a number, "5xx" or "none"'),
+        ({"status": ["teapot"]}, 'must be a number, "5xx", "none" or "local"'),
         ({"broke_at": ["road"]}, "broke_at is one of connect, headers, body, stream"),
         ({"retryable": "maybe"}, "retryable is yes, no or later"),
         ({"colour": "red"}, "unknown key colour"),
