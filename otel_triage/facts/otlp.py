@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from operator import attrgetter
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_triage.facts.bodies import ErrorBody, read_error_text
 from otel_triage.facts.dialects import Role, names_of_one, read_attributes, read_names
-from otel_triage.facts.stacktrace import read_stacktrace
-from otel_triage.model import BrokeAt, Cause, LLMError
+from otel_triage.facts.records import read_exception
+from otel_triage.model import BrokeAt, LLMError
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -27,36 +26,9 @@ _TYPE: Final = "exception.type"
 _MESSAGE: Final = "exception.message"
 _STACKTRACE: Final = "exception.stacktrace"
 _EXCEPTION: Final = (_TYPE, _MESSAGE, _STACKTRACE)
-_MESSAGE_LIMIT: Final = 4000
 
 _FIELDS: Final = tuple(field.name for field in fields(LLMError))
 _GET_ALL: Final = attrgetter(*_FIELDS)
-
-# How clients print a status or a code in front of the provider's words, by their sources. What
-# follows is `rest`; where nothing does, the whole text is the message.
-_PRINTED: Final = tuple(
-    re.compile(pattern, re.DOTALL)
-    for pattern in (
-        # openai, anthropic (_base_client.py): "Error code: 429 - {…}" or "… - Rate limit reached …"
-        r"^(?:\w+: )?Error code: (?P<status>\d{3})(?: - (?P<rest>.+))?$",
-        # pydantic-ai (exceptions.py): "status_code: 429, model_name: gpt-4o, body: {…}"
-        r"^status_code: (?P<status>\d{3}), model_name: [^,]+, body: (?P<rest>.+)$",
-        # botocore (exceptions.py): "An error occurred (Code) when calling the X operation (reached …): …"
-        r"^An error occurred \((?P<code>\w+)\) when calling the \w+ operation"
-        r"(?: \(reached [^)]*\))?: (?P<rest>.+)$",
-        # anthropic-sdk-go: 'POST "https://…": 529  {…}'
-        r'^[A-Z]+ "[^"]*": (?P<status>\d{3}) (?:[A-Za-z ]*? ?)(?:\(Request-ID: [^)]*\) )?(?P<rest>\{.+)$',
-        # httpx: "Client error '429 Too Many Requests' for url …"; requests: "429 Client Error: … for url"
-        r"^(?:Client|Server) error '(?P<status>\d{3}) [^']*' for url",
-        r"^(?P<status>\d{3}) (?:Client|Server) Error: ",
-        # openai-go 3: "OpenAI API error: 429 Too Many Requests"
-        r"^OpenAI API error: (?P<status>\d{3})\b",
-        # openai 0.x: "HTTP code 502 from API (<!DOCTYPE html>…)"
-        r"^HTTP code (?P<status>\d{3}) from API \((?P<rest>.+)\)?$",
-        # openai and @anthropic-ai/sdk (npm): "429 Rate limit …"; the Java SDKs: "429: Rate limit …"
-        r"^(?P<status>[45]\d{2}):? (?P<rest>.+)$",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +39,10 @@ class Printed:
     body: ErrorBody
 
 
-@lru_cache(maxsize=1024)
 def read_exception_text(text: str) -> Printed:
     """Takes status, code, type, parameter and message out of an exception's printed text."""
-    text = text[:_MESSAGE_LIMIT]
-    for pattern in _PRINTED:
-        if found := pattern.search(text):
-            groups = found.groupdict()
-            body = read_error_text(groups.get("rest") or text)
-            if groups.get("code"):
-                body = replace(body, code=groups["code"])
-            status = groups.get("status")
-            return Printed(int(status) if status else None, body)
-    return Printed(None, read_error_text(text))
+    body = read_error_text(text)
+    return Printed(body.status, body)
 
 
 def read_value(value: AnyValue) -> Any:
@@ -110,32 +73,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _causes(exception: Mapping[str, Any]) -> tuple[Cause, ...]:
-    """The chain, outermost first: the exception as told, then what its stack trace prints below."""
-    name, message = _text(exception.get(_TYPE)), _text(exception.get(_MESSAGE))
-    printed = read_stacktrace(stack).causes if (stack := _text(exception.get(_STACKTRACE))) else ()
-    if not name:
-        return printed
-    first = Cause(name, message[:_MESSAGE_LIMIT])
-    if printed and printed[0].type.rpartition(".")[2] == name.rpartition(".")[2]:
-        full = max(name, printed[0].type, key=len)
-        return (replace(first, type=full), *printed[1:])
-    return (first, *printed)
-
-
-def _told(texts: Iterator[str]) -> Printed | None:
-    """The first of some texts, outermost first, in which a provider says more than words."""
-    first: Printed | None = None
-    for text in texts:
-        if not text:
-            continue
-        printed = read_exception_text(text)
-        if printed.status is not None or printed.body.code or printed.body.type:
-            return printed
-        first = first or printed
-    return first
-
-
 def changed(error: LLMError, changes: Mapping[str, Any]) -> LLMError:
     """`dataclasses.replace`, a third of its cost: it is done for each failure, on 36 fields."""
     copy = object.__new__(LLMError)
@@ -154,25 +91,12 @@ def complete(facts: LLMError, exception: Mapping[str, Any], description: str = "
         exception: Attributes of the exception event (or of a log record): `exception.*`.
         description: The span's status description, used where no exception tells a message.
     """
-    causes = _causes(exception)
-    own = _text(exception.get(_MESSAGE)) or ("" if causes else description)
-    found: dict[str, Any] = {"causes": causes}
-    printed = _told(text for text in (own, *(cause.message for cause in causes[1:]), description))
-    # A code that JavaScript's recordException wrote in place of the class: rate_limit_exceeded.
-    if causes and re.fullmatch(r"[a-z]+(?:_[a-z]+)+", causes[0].type):
-        found["code"] = causes[0].type
-    if printed is not None:
-        body = printed.body
-        for name, value in (
-            ("status", printed.status),
-            ("code", body.code),
-            ("type", body.type),
-            ("param", body.param),
-            ("request_id", body.request_id),
-        ):
-            if value is not None:
-                found[name] = value
-        found["message"] = body.message or own or description
+    found = read_exception(
+        _text(exception.get(_TYPE)),
+        _text(exception.get(_MESSAGE)),
+        _text(exception.get(_STACKTRACE)),
+        description,
+    )
     # What the tap told is nearer to the provider than what was printed.
     if facts.error_id and facts.message:
         found["message"] = facts.message

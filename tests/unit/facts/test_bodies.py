@@ -77,21 +77,26 @@ TEXTS = {
     "openai 2.x prints the dict": (
         "Error code: 429 - {'error': {'message': 'You exceeded', 'type': 'insufficient_quota', "
         "'param': None, 'code': 'insufficient_quota'}}",
-        ErrorBody(code="insufficient_quota", type="insufficient_quota", message="You exceeded"),
+        ErrorBody(code="insufficient_quota", status=429, type="insufficient_quota", message="You exceeded"),
     ),
     "a JSON body behind a prefix": (
         'HTTP 529: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
-        ErrorBody(type="overloaded_error", message="Overloaded"),
+        ErrorBody(type="overloaded_error", status=529, message="Overloaded"),
     ),
     "an HTML page": (
         "<html>\n<head><title>502 Bad Gateway</title></head>\n<body>nginx</body></html>",
-        ErrorBody(message="502 Bad Gateway"),
+        ErrorBody(status=502, message="502 Bad Gateway"),
     ),
     "prose with a brace": (
         "unexpected character {x} in template",
         ErrorBody(message="unexpected character {x} in template"),
     ),
-    "cut off": ('{"error": {"message": "abc', ErrorBody(message='{"error": {"message": "abc')),
+    "cut off": (
+        '{"error": {"code": "model_not_found", "message": "abc',
+        ErrorBody(code="model_not_found", message="abc"),
+    ),
+    "an answer with no words": ("Error code: 502", ErrorBody(status=502, message="Error code: 502")),
+    "empty": ("", ErrorBody()),
 }
 
 

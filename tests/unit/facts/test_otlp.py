@@ -29,7 +29,7 @@ LOOPBACK = "127.0.0.1"
 
 # What an openai client that prints the message alone (3.x) leaves of each answer.
 PRINTED = {
-    "error_429_rate_limit": {"status": 429, "message": TPM},
+    "error_429_rate_limit": {"status": 429, "message": TPM, "retry_after_s": 2.0},
     "error_429_insufficient_quota": {"status": 429, "message": QUOTA},
     "error_400_context_length": {"status": 400, "message": WINDOW},
     "error_500": {"status": 500, "message": SERVER},

@@ -106,9 +106,10 @@ def test_node_packages_and_cause() -> None:
         frames=(
             "ai/dist/index",
             "@anthropic-ai/sdk/core",
-            "process.processTicksAndRejections (node:internal/process/task_queues:95:5) {",
+            "process.processTicksAndRejections (node:internal/process/task_queues:95:5)",
         ),
         raised=("ai/dist/index",),
+        properties="{\n  [cause]: TypeError: fetch failed\n",
     )
 
 
@@ -118,3 +119,151 @@ def test_prose_and_huge_texts_are_harmless() -> None:
     huge = read_stacktrace(CHAINED + "x" * 3_000_000)
     assert [cause.type for cause in huge.causes] == ["openai.APITimeoutError", "httpx.ConnectTimeout"]
     assert len(huge.causes[0].message) == 2000
+
+
+def test_node_prints_the_members_of_the_error_behind_its_stack() -> None:
+    # util.inspect of an openai (npm) APIError, whose members are status, headers, error, code, param, type
+    # (https://github.com/openai/openai-node/blob/master/src/core/error.ts)
+    text = (
+        "Error: 429 You exceeded your current quota\n"
+        "    at APIError.generate (/app/node_modules/openai/core/error.js:53:20)\n"
+        "    at async main (file:///app/index.mjs:8:3) {\n"
+        "  status: 429,\n  code: 'insufficient_quota',\n  type: 'insufficient_quota'\n}\n"
+    )
+    assert read_stacktrace(text) == Trace(
+        causes=(Cause("Error", "429 You exceeded your current quota"),),
+        frames=("openai/core/error", "main (file:///app/index.mjs:8:3)"),
+        raised=("openai/core/error",),
+        properties="{\n  status: 429,\n  code: 'insufficient_quota',\n  type: 'insufficient_quota'\n}\n",
+    )
+
+
+def test_dotnet_inner_exceptions() -> None:
+    # https://learn.microsoft.com/dotnet/api/system.exception.tostring: "Class: message ---> inner"
+    text = (
+        "System.AggregateException: Retry failed after 4 tries. (Connection refused (localhost:9))\r\n"
+        " ---> System.Net.Http.HttpRequestException: Connection refused (localhost:9)\r\n"
+        " ---> System.Net.Sockets.SocketException (111): Connection refused\r\n"
+        "   at System.Net.Sockets.Socket.AwaitableSocketAsyncEventArgs.ThrowException(SocketError error)\r\n"
+        "   at System.Net.Http.HttpConnectionPool.ConnectToTcpHostAsync(String host, Int32 port)\r\n"
+        "   --- End of inner exception stack trace ---\r\n"
+        "   at OpenAI.Chat.ChatClient.CompleteChatAsync(IEnumerable`1 messages) in /src/Chat.cs:line 97\r\n"
+    )
+    assert read_stacktrace(text) == Trace(
+        causes=(
+            Cause(
+                "System.AggregateException", "Retry failed after 4 tries. (Connection refused (localhost:9))"
+            ),
+            Cause("System.Net.Http.HttpRequestException", "Connection refused (localhost:9)"),
+            Cause("System.Net.Sockets.SocketException", "Connection refused"),
+        ),
+        frames=(
+            "System.Net.Sockets.Socket.AwaitableSocketAsyncEventArgs.ThrowException",
+            "System.Net.Http.HttpConnectionPool.ConnectToTcpHostAsync",
+            "OpenAI.Chat.ChatClient.CompleteChatAsync",
+        ),
+        raised=("System.Net.Sockets.Socket.AwaitableSocketAsyncEventArgs.ThrowException",),
+    )
+
+
+def test_php_prints_the_previous_exception_first() -> None:
+    # https://github.com/openai-php/client/issues/402
+    text = (
+        "JsonException: Syntax error in "
+        "/srv/vendor/openai-php/client/src/Transporters/HttpTransporter.php:61\n"
+        "Stack trace:\n"
+        "#0 /srv/vendor/openai-php/client/src/Transporters/HttpTransporter.php(61): json_decode()\n\n"
+        "Next OpenAI\\Exceptions\\UnserializableResponse: Syntax error in "
+        "/srv/vendor/openai-php/client/src/Transporters/HttpTransporter.php:63\n"
+        "Stack trace:\n"
+        "#0 /srv/vendor/openai-php/client/src/Resources/Chat.php(33): OpenAI->requestObject()\n"
+        "#1 /srv/app/Jobs/Run.php(159): OpenAI\\Resources\\Chat->create()\n#2 {main}\n"
+    )
+    assert read_stacktrace(text) == Trace(
+        causes=(
+            Cause("OpenAI\\Exceptions\\UnserializableResponse", "Syntax error"),
+            Cause("JsonException", "Syntax error"),
+        ),
+        frames=(
+            "openai-php/client/src/Resources/Chat",
+            "/srv/app/Jobs/Run.php",
+            "openai-php/client/src/Transporters/HttpTransporter",
+        ),
+        raised=(
+            "openai-php/client/src/Resources/Chat",
+            "openai-php/client/src/Transporters/HttpTransporter",
+        ),
+    )
+
+
+def test_php_fatal_error() -> None:
+    # https://github.com/openai-php/client/issues/123
+    text = (
+        "PHP Fatal error:  Uncaught OpenAI\\Exceptions\\ErrorException: That model is currently overloaded. "
+        "in /var/www/html/vendor/openai-php/client/src/Transporters/HttpTransporter.php:66\nStack trace:\n"
+        "#0 /var/www/html/vendor/openai-php/client/src/Resources/Chat.php(32): OpenAI->requestObject()\n"
+        "#1 {main}\n  thrown in /var/www/html/vendor/openai-php/client/src/x.php on line 66\n"
+    )
+    assert read_stacktrace(text).causes == (
+        Cause("OpenAI\\Exceptions\\ErrorException", "That model is currently overloaded."),
+    )
+
+
+def test_ruby_backtrace_and_cause() -> None:
+    # https://docs.ruby-lang.org/en/3.4/Exception.html#method-i-full_message
+    text = (
+        "/srv/app/ask.rb:9:in `rescue in ask': no answer (Ask::Failed)\n"
+        "\tfrom /srv/app/ask.rb:3:in `ask'\n"
+        "/usr/local/bundle/gems/faraday-2.9.0/lib/faraday/response/raise_error.rb:38:in `on_complete': "
+        "the server responded with status 429 (Faraday::TooManyRequestsError)\n"
+        "\tfrom /usr/local/bundle/gems/ruby-openai-7.0.1/lib/openai/http.rb:23:in `json_post'\n"
+    )
+    assert read_stacktrace(text) == Trace(
+        causes=(
+            Cause("Ask::Failed", "no answer"),
+            Cause("Faraday::TooManyRequestsError", "the server responded with status 429"),
+        ),
+        frames=(
+            "/srv/app/ask.rb",
+            "/srv/app/ask.rb",
+            "faraday/response/raise_error",
+            "ruby-openai/openai/http",
+        ),
+        raised=("/srv/app/ask.rb", "faraday/response/raise_error"),
+    )
+
+
+def test_ruby_on_rails_and_ruby_34_quotes() -> None:
+    text = (
+        "Faraday::UnauthorizedError (the server responded with status 401):\n"
+        "  app/models/chat.rb:12:in 'Chat#ask'\n  app/jobs/run.rb:4:in 'block in perform'\n"
+    )
+    assert read_stacktrace(text) == Trace(
+        causes=(Cause("Faraday::UnauthorizedError", "the server responded with status 401"),),
+        frames=("app/models/chat.rb", "app/jobs/run.rb"),
+        raised=("app/models/chat.rb",),
+    )
+
+
+def test_go_panic() -> None:
+    # https://pkg.go.dev/runtime/debug#Stack
+    text = (
+        "panic: runtime error: index out of range [0] with length 0\n\n"
+        "goroutine 1 [running]:\n"
+        "github.com/openai/openai-go/v3.(*ChatCompletionService).New(0xc0000b2000, {0x1, 0x2})\n"
+        "\t/go/pkg/mod/github.com/openai/openai-go/v3@v3.96.0/chatcompletion.go:68 +0x1d\n"
+        "main.main()\n\t/app/main.go:12 +0x1d\nexit status 2\n"
+    )
+    assert read_stacktrace(text) == Trace(
+        causes=(Cause("panic", "runtime error: index out of range [0] with length 0"),),
+        frames=("github.com/openai/openai-go/v3.(*ChatCompletionService).New", "main.main"),
+        raised=("github.com/openai/openai-go/v3.(*ChatCompletionService).New",),
+    )
+
+
+def test_java_wrapped_message_of_several_lines_and_kotlin() -> None:
+    text = (
+        "com.openai.errors.RateLimitException: 429: slow\ndown\n"
+        "\tat com.openai.core.handlers.ErrorHandler.handle(ErrorHandler.kt:67)\n"
+    )
+    assert read_stacktrace(text).causes == (Cause("com.openai.errors.RateLimitException", "429: slow\ndown"),)
