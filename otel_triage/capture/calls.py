@@ -64,6 +64,7 @@ class Attempt:
         self.status: int | None = None
         self.watch: Watch | None = None
         self.exception: BaseException | None = None
+        self.sending = True
 
     def release(self) -> None:
         """Lets go of the application's objects: nothing of it lives longer because we looked at it."""
@@ -79,18 +80,25 @@ class Attempt:
     @never_raises
     def raised(self, exc: BaseException) -> None:
         """The send itself raised."""
+        self.sending = False
         self.exception = exc
         self.call.attempt_over(exc)
 
     @never_raises
     def answered(self, response: Any, tap: Callable[[Any, Attempt], Any] | None) -> None:
         """A response came: whole (`tap` is None), or with a body that has yet to be read."""
+        self.sending = False
         self.response = response
         self.status = int(response.status_code)
         if tap is None or response.is_closed:
             self.call.attempt_over(None)
             return
-        self.watch = Watch(api=self.call.endpoint.api, status=response.status_code, headers=response.headers)
+        self.watch = Watch(
+            api=self.call.endpoint.api,
+            status=response.status_code,
+            headers=response.headers,
+            stream=self.call.asked.get("stream") is True,
+        )
         response.stream = tap(response.stream, self)
 
     @never_raises
@@ -131,6 +139,7 @@ class Attempt:
         of the SDK's. So it takes none: appending to a deque needs none.
         """
         if self.streaming:
+            self.request = self.response = None
             dropped.append(self)
 
     @never_raises
@@ -146,7 +155,12 @@ class Attempt:
 
 
 class Call:
-    """One call. `on_end` is called once, when it is over, with the exception that it ended with."""
+    """One call. `on_end` is called once, when it is over, with the exception that it ended with.
+
+    `handled` is the exception that was being handled when it began: a fallback runs inside an
+    `except`, and what fails there has that failure as its context and not as its cause.
+    `owner` is the SDK client whose call it is.
+    """
 
     def __init__(
         self,
@@ -154,7 +168,7 @@ class Call:
         endpoint: Endpoint,
         host: str,
         on_end: Callable[[Call, BaseException | None], None],
-        sdk: bool,
+        owner: Any = None,
         asked: Mapping[str, Any] | None = None,
     ) -> None:
         self.call_id = uuid.uuid4().hex
@@ -165,8 +179,11 @@ class Call:
         self.context = otel_context.get_current()
         self.span = trace.get_current_span()
         self.dropped = False
+        self.over = False
+        self.handled = sys.exc_info()[1]
         self._asked = asked
-        self._returned = not sdk
+        self.owner = id(owner) if owner is not None else None
+        self._returned = owner is None
         self._on_end = on_end
         self._once = threading.Lock()
         self.told: tuple[LLMError, Verdict] | None = None
@@ -229,21 +246,23 @@ class Call:
 
     def _end(self, exc: BaseException | None) -> None:
         if self._once.acquire(blocking=False):
+            self.over = True
             open_calls.pop(self.span.get_span_context().span_id, None)
             try:
                 self._on_end(self, exc)
             finally:
-                self._asked = {}
+                self._asked, self.handled = {}, None
                 for attempt in self.attempts:
                     attempt.release()
 
 
 def _asked_of(content: bytes) -> Mapping[str, Any]:
-    """The settings in a request body. Of a large one only the model, from its edges: a prompt is long."""
+    """The settings in a request body. Of a large one only the model, found without parsing."""
     if len(content) <= _PARSED_BODY:
         data = decode_body(content)
         return data if isinstance(data, dict) else {}
-    found = _MODEL.search(content[:_EDGE]) or _MODEL.search(content[-_EDGE:])
+    # Quotes inside a prompt are escaped, so this can only be a key of the request.
+    found = _MODEL.search(content[:_EDGE]) or _MODEL.search(content[-_EDGE:]) or _MODEL.search(content)
     return {"model": json.loads(b'"' + found[1] + b'"')} if found else {}
 
 

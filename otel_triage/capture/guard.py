@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,22 +44,26 @@ def never_raises(function: Callable[P, R]) -> Callable[P, R | None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return function(*args, **kwargs)
-        except Exception:  # noqa: BLE001 - this is the boundary
+        except Exception as error:  # noqa: BLE001 - this is the boundary
             with suppress(Exception):
-                _note(function.__qualname__)
+                _note(function.__qualname__, error)
             return None
 
     return guarded
 
 
-def _note(place: str) -> None:
+def _note(place: str, error: Exception) -> None:
     name = f"error.{place}"
     with _lock:
         counts[name] += 1
         first = counts[name] == 1
     if first:
+        # Neither its text nor its context: that may be the application's exception, with a prompt in it.
+        where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
         _logger.warning(
-            "otel-triage failed in %s; the application is not affected (logged once, counted in stats())",
+            "otel-triage failed in %s with %s; the application is not affected "
+            "(logged once, counted in stats())\n%s",
             place,
-            exc_info=True,
+            type(error).__name__,
+            where,
         )

@@ -16,9 +16,9 @@ from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_triage.capture.calls import current_attempt, open_calls
 from otel_triage.capture.guard import never_raises
-from otel_triage.capture.telling import Teller, error_id_of, role_of
+from otel_triage.capture.telling import Teller, mark, role_of, told_at
 from otel_triage.facts.dialects import Role, read_attributes
-from otel_triage.facts.exceptions import facts_of_exception, is_cancellation, text_of, type_name
+from otel_triage.facts.exceptions import chain, facts_of_exception, is_cancellation, text_of, type_name
 from otel_triage.facts.wire import FACT_NAMES, AttributeValue, span_attributes
 from otel_triage.model import LLMError, Outcome
 from otel_triage.verdict.classify import classify
@@ -63,27 +63,31 @@ class SpanReader:
         exc = _in_flight(span)
         if self._is_parent(span, exc) or (exc is not None and is_cancellation(exc)):
             return None
-        error = self._facts(span, exc)
+        before = next((link for link in chain(exc) if told_at(link)), None) if exc is not None else None
+        error = self._facts(span, exc, before)
         verdict = classify(error, language=self.language)
+        if exc is not None and error.error_id is not None:
+            mark(exc, error.error_id, verdict, until=before)
         if self.teller is not None:
+            self.teller.remember(span)
             self.teller.event(error, verdict, _context_of(span))
         return _with_attributes(span, span_attributes(error, verdict))
 
     def _is_parent(self, span: ReadableSpan, exc: BaseException | None) -> bool:
-        if exc is not None and error_id_of(exc) is not None:
+        """Whether it only carries up a failure told since it began: by its exception, or right below it."""
+        start = span.start_time or 0
+        if exc is not None and any(told_at(link) >= start for link in chain(exc) if told_at(link)):
             return True
         context = span.context
         return (
-            self.teller is not None
-            and context is not None
-            and self.teller.told_since(context.trace_id, span.start_time or 0)
+            self.teller is not None and context is not None and self.teller.told_below(context.span_id, start)
         )
 
-    def _facts(self, span: ReadableSpan, exc: BaseException | None) -> LLMError:
+    def _facts(self, span: ReadableSpan, exc: BaseException | None, before: BaseException | None) -> LLMError:
         scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
         error = read_attributes(span.attributes or {}, scope=scope).facts
         if exc is not None:
-            live = facts_of_exception(exc, now=time.time())
+            live = facts_of_exception(exc, now=time.time(), until=before)
             known = {name: getattr(live, name) for name in FACT_NAMES if getattr(live, name) is not None}
             error = replace(error, **known, causes=live.causes)
         elif error.message is None:

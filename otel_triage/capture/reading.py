@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from otel_triage.capture.calls import Attempt, Call
 from otel_triage.facts import headers as header_facts
-from otel_triage.facts.answers import Reading, read_answer
+from otel_triage.facts.answers import EventReader, Reading, read_answer
 from otel_triage.facts.bodies import ErrorBody, read_error_body, read_error_text, token_limits
 from otel_triage.facts.exceptions import (
     body_of,
@@ -22,7 +22,7 @@ from otel_triage.facts.exceptions import (
     text_of,
     type_name,
 )
-from otel_triage.facts.scrub import decode_body, drop_echo, prompt_text, scrub
+from otel_triage.facts.scrub import SECRET, decode_body, drop_echo, prompt_text, scrub, with_escapes
 from otel_triage.model import BrokeAt, Cause, LLMError, Outcome
 
 _MESSAGE_LIMIT: Final = 2000
@@ -43,11 +43,17 @@ def _content(attempt: Attempt) -> bytes | None:
 def reading_of(call: Call) -> Reading:
     """What the last answer of a call says: whole, or as far as its stream was read."""
     attempt = call.attempts[-1] if call.attempts else None
-    if attempt is None or attempt.status is None or attempt.status >= 400:
+    if attempt is None or attempt.status is None or not 200 <= attempt.status < 300:
         return Reading()
+    if attempt.watch is not None and attempt.watch.broken:
+        return Reading(bad=True)
     if attempt.watch is not None and attempt.watch.events is not None:
         return attempt.watch.events.reading
     content = _content(attempt)
+    if content and attempt.response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        events = EventReader(call.endpoint.api)  # a stream that was read in one piece
+        events.feed(content + b"\n")
+        return events.reading
     return read_answer(call.endpoint.api, content) if content else Reading()
 
 
@@ -74,9 +80,9 @@ def outcome_of(call: Call, exc: BaseException | None, reading: Reading) -> Outco
         return Outcome.UNKNOWN
     if attempt.status >= 400 or reading.error is not None:
         return Outcome.FAILED
-    if call.dropped:
+    if call.dropped or attempt.status >= 300:
         return Outcome.UNKNOWN
-    if attempt.watch is not None and not attempt.watch.seen_whole():
+    if attempt.watch is not None and not attempt.watch.broken and not attempt.watch.seen_whole():
         return Outcome.CANCELLED
     if reading.soft_reasons or reading.soft_code or _cut(attempt, reading):
         return Outcome.SOFT
@@ -93,7 +99,8 @@ def _error_body(call: Call, exc: BaseException | None, reading: Reading) -> Erro
         found = read_error_text(content.decode("utf-8", "replace")) if data is None else read_error_body(data)
         if not found.empty:
             return found
-    told = next((link for link in chain(exc) if getattr(link, "body", None)), None) if exc else None
+    links = chain(exc, until=call.handled) if exc is not None else ()
+    told = next((link for link in links if getattr(link, "body", None)), None)
     return body_of(told) if told is not None else ErrorBody()
 
 
@@ -119,35 +126,49 @@ def _stage(call: Call, exc: BaseException | None, *, cut: bool) -> BrokeAt | Non
 
 
 class _Cleaner:
-    """Takes secrets and the application's own words out of texts; one prompt, many texts."""
+    """Takes secrets and the application's own words out of texts; one request, many texts."""
 
-    def __init__(self, prompt: str) -> None:
-        self._prompt = prompt
+    def __init__(self, call: Call) -> None:
+        content = call.request_body()
+        body = decode_body(content)
+        said = prompt_text(body) if body is not None else content[:_WHOLE_ANSWER].decode("utf-8", "ignore")
+        self.prompt = said
+        self._prompt = with_escapes(said)
+        self._keys = header_facts.credentials(call.attempts[-1].request.headers) if call.attempts else ()
         self._done: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
         text = text[:_MESSAGE_LIMIT]
         if text not in self._done:
-            self._done[text] = scrub(drop_echo(text, self._prompt))
+            cleaned = text
+            for key in self._keys:
+                cleaned = cleaned.replace(key, SECRET)
+            self._done[text] = scrub(drop_echo(cleaned, self._prompt))
         return self._done[text]
 
-    def stacktrace(self, exc: BaseException) -> str:
-        text = stacktrace_of(exc)
-        for link in chain(exc):
-            said = scrub(text_of(link))
-            cleaned = self(text_of(link))
-            if len(said) > 1 and said != cleaned:
-                text = text.replace(said, cleaned)
-        return text
+    def maybe(self, text: str | None) -> str | None:
+        return self(text) if text else None
+
+    def stacktrace(self, exc: BaseException, until: BaseException | None) -> str:
+        """A printed stack, in which all but code is cleaned: messages of any length, notes, group members."""
+        lines = []
+        code = False
+        for line in stacktrace_of(exc, until=until).splitlines():
+            bare = line.lstrip(" |+-")
+            code = bare.startswith('File "') or (code and line.lstrip("| ") != line and "    " in line)
+            lines.append(line if code or not bare else self(line))
+        return "\n".join(lines) + "\n"
 
 
-def _about_exception(exc: BaseException | None, clean: _Cleaner) -> dict[str, Any]:
+def _about_exception(
+    exc: BaseException | None, clean: _Cleaner, until: BaseException | None
+) -> dict[str, Any]:
     if exc is None:
         return {}
     return {
         "error_type": type_name(exc),
-        "stacktrace": clean.stacktrace(exc),
-        "causes": tuple(Cause(cause.type, clean(cause.message)) for cause in causes_of(exc)),
+        "stacktrace": clean.stacktrace(exc, until),
+        "causes": tuple(Cause(cause.type, clean(cause.message)) for cause in causes_of(exc, until=until)),
     }
 
 
@@ -187,8 +208,7 @@ def facts_of(call: Call, exc: BaseException | None, reading: Reading, outcome: O
     attempt = call.attempts[-1] if call.attempts else None
     body = _error_body(call, exc, reading)
     cut = _cut(attempt, reading)
-    prompt = prompt_text(decode_body(call.request_body()))
-    clean = _Cleaner(prompt)
+    clean = _Cleaner(call)
     message = body.message or (text_of(exc) if exc is not None else None)
     limit, asked_for = token_limits(message or "")
     asked = call.asked
@@ -211,10 +231,10 @@ def facts_of(call: Call, exc: BaseException | None, reading: Reading, outcome: O
         output_tokens=reading.output_tokens,
         finish_reasons=tuple(reading.finish_reasons) or None,
         server_address=call.host,
-        code=body.code or _status_inside(call, body) or (None if cut else reading.soft_code),
-        type=body.type,
-        param=body.param,
-        input_tokens_estimate=None if exact or not prompt else len(prompt) // _CHARACTERS_A_TOKEN or None,
+        code=clean.maybe(body.code) or _status_inside(call, body) or (None if cut else reading.soft_code),
+        type=clean.maybe(body.type),
+        param=clean.maybe(body.param),
+        input_tokens_estimate=None if exact else len(clean.prompt) // _CHARACTERS_A_TOKEN or None,
         context_limit=limit,
         requested_tokens=asked_for,
         broke_at=_stage(call, exc, cut=cut),
@@ -223,7 +243,7 @@ def facts_of(call: Call, exc: BaseException | None, reading: Reading, outcome: O
         outcome=outcome,
         message=clean(message) if message else None,
         **_about_answers(call),
-        **_about_exception(exc, clean),
+        **_about_exception(exc, clean, call.handled),
     )
     if facts.request_id is None and body.request_id:
         facts = replace(facts, request_id=body.request_id)

@@ -13,6 +13,7 @@ from contextvars import ContextVar, Token
 from typing import Any, Final, Generic, TypeVar
 
 import wrapt
+from opentelemetry import context as otel_context
 
 from otel_triage.capture.calls import (
     Attempt,
@@ -32,6 +33,10 @@ SDK_MODULES: Final = ("openai._base_client", "anthropic._base_client", "groq._ba
 """Base clients of SDKs that are generated alike: `SyncAPIClient.request`, `AsyncAPIClient.request`."""
 
 _MARK: Final = "_self_otel_triage"  # wrapt keeps attributes of this prefix on the wrapper
+
+
+# Set by `suppress_instrumentation()`: whoever asks for silence gets it from us too.
+_SUPPRESSED: Final = str(getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"))
 
 
 class Listener:
@@ -120,20 +125,23 @@ class _Scope(Generic[Begun]):
 def _begin_attempt(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Attempt | None:
     """The attempt that this request is, or None where it is none of ours."""
     listener = _listener
-    if listener is None or current_attempt.get() is not None:
+    if listener is None or otel_context.get_value(_SUPPRESSED):
+        return None
+    around = current_attempt.get()
+    if around is not None and around.sending:  # one that has ended was inherited by a task it started
         return None
     end_dropped()
     request = args[0] if args else kwargs["request"]
     host, path = request.url.host, request.url.path
     call = current_call.get()
-    if call is not None and call.host == host:
-        return call.begin_attempt(request)
     endpoint = endpoint_of(host, path)
+    if call is not None and not call.over and (call.host == host or endpoint is not None):
+        return call.begin_attempt(request)
     if is_listed(host, listener.hosts):
         endpoint = endpoint or Endpoint(provider=None, operation=None, api=None, known=True)
     elif endpoint is None or not (endpoint.known or names_a_model(request)):
         return None
-    call = Call(endpoint=endpoint, host=host, on_end=listener.on_end, sdk=False)
+    call = Call(endpoint=endpoint, host=host, on_end=listener.on_end)
     return call.begin_attempt(request)
 
 
@@ -164,18 +172,28 @@ def _send_wrappers(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]
 @never_raises
 def _begin_call(client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
     listener = _listener
-    if listener is None or current_call.get() is not None:
+    if listener is None or otel_context.get_value(_SUPPRESSED):
         return None
+    around = current_call.get()
+    if around is not None and not around.over and around.owner == id(client):
+        return None  # the SDK's own method calls itself
     options = kwargs["options"] if "options" in kwargs else args[1]
     base = client.base_url
     endpoint = endpoint_of(base.host, base.path.rstrip("/") + "/" + str(options.url).lstrip("/"))
     if endpoint is None or endpoint.provider is None:
         # An SDK of this name speaks to an address that says nothing: its own provider is meant.
-        name = type(client).__mro__[0].__module__.partition(".")[0]
+        name = _sdk_of(client)
         operation, api = (endpoint.operation, endpoint.api) if endpoint else (None, None)
         endpoint = Endpoint(provider=name, operation=operation, api=api, known=True)
     asked = options.json_data if isinstance(options.json_data, Mapping) else {}
-    return Call(endpoint=endpoint, host=base.host, on_end=listener.on_end, sdk=True, asked=asked)
+    return Call(endpoint=endpoint, host=base.host, on_end=listener.on_end, owner=client, asked=asked)
+
+
+def _sdk_of(client: Any) -> str | None:
+    """The SDK that a client's class comes from, also where the application made a class of its own."""
+    roots = [module.partition(".")[0] for module in SDK_MODULES]
+    names = (cls.__module__.partition(".")[0] for cls in type(client).__mro__)
+    return next((name for name in names if name in roots), None)
 
 
 def _request(wrapped: Callable[..., Any], client: Any, args: Any, kwargs: Any) -> Any:

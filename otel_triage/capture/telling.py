@@ -20,7 +20,14 @@ from otel_triage.capture.outlet import SCOPE, Outlet
 from otel_triage.facts.answers import Reading
 from otel_triage.facts.dialects import Role, read_attributes
 from otel_triage.facts.exceptions import chain
-from otel_triage.facts.wire import AttributeValue, fact_attributes, span_attributes, verdict_attributes
+from otel_triage.facts.wire import (
+    FACT_NAMES,
+    AttributeValue,
+    fact_attributes,
+    plain,
+    span_attributes,
+    verdict_attributes,
+)
 from otel_triage.model import ERROR_EVENT, SOFT_EVENT, LLMError, Outcome, Verdict
 from otel_triage.verdict.classify import classify
 
@@ -29,15 +36,16 @@ TOLD: Final = "__otel_triage_error_id__"
 
 _REMEMBERED: Final = 1024
 _DEFAULT_ATTRIBUTE_LIMIT: Final = 128
+_HEADROOM: Final = 32
 
 
 class Teller:
-    """Writes what happened, and remembers by trace what was told: a failing parent is no second failure."""
+    """Writes what happened, and remembers below which span: a failing parent is no second failure."""
 
     def __init__(self, outlet: Outlet, *, language: str) -> None:
         self._outlet = outlet
         self._language = language
-        self._told_in: OrderedDict[int, int] = OrderedDict()
+        self._told_below: OrderedDict[int, int] = OrderedDict()
 
     @never_raises
     def call_ended(self, call: Call, exc: BaseException | None) -> None:
@@ -64,43 +72,41 @@ class Teller:
         verdict = classify(error, language=self._language)
         call.told = error, verdict
         if exc is not None and error.error_id is not None:
-            mark(exc, error.error_id)
-            _remember(error.error_id, verdict)
+            mark(exc, error.error_id, verdict, until=call.handled)
+        self.remember(call.span)
         context = self._on_span(call, error, verdict)
         self.event(error, verdict, context)
 
     @never_raises
     def event(self, error: LLMError, verdict: Verdict, context: Context) -> None:
         """Sends one failure as an error event, with all its facts and the first verdict."""
-        self.remember(context)
         soft = error.outcome is Outcome.SOFT
         attributes: dict[str, AttributeValue] = fact_attributes(error) | verdict_attributes(verdict)
         if error.causes:
-            attributes["exception.type"] = error.causes[0].type
+            attributes["exception.type"] = plain(error.causes[0].type)
         self._outlet.event(
             LogRecord(
                 timestamp=time.time_ns(),
                 context=context,
                 severity_number=SeverityNumber.WARN,
                 severity_text="WARN",
-                body=error.message,
+                body=plain(error.message) if error.message else None,
                 attributes=attributes,
                 event_name=SOFT_EVENT if soft else ERROR_EVENT,
             )
         )
 
-    @never_raises
-    def remember(self, context: Context) -> None:
-        """Notes that a failure of this trace has been told."""
-        trace_id = trace.get_current_span(context).get_span_context().trace_id
-        if trace_id:
-            self._told_in[trace_id] = time.time_ns()
-            while len(self._told_in) > _REMEMBERED:
-                self._told_in.popitem(last=False)
+    def remember(self, span: Span | ReadableSpan) -> None:
+        """Notes that the failure of a span has been told, for the span right above it."""
+        parent = getattr(span, "parent", None)
+        if parent is not None:
+            self._told_below[parent.span_id] = time.time_ns()
+            while len(self._told_below) > _REMEMBERED:
+                self._told_below.popitem(last=False)
 
-    def told_since(self, trace_id: int, start_ns: int) -> bool:
-        """Whether a failure of this trace was told at or after a point in time."""
-        return self._told_in.get(trace_id, 0) >= start_ns
+    def told_below(self, span_id: int, start_ns: int) -> bool:
+        """Whether a failure right below this span was told since it began: it only carries that up."""
+        return self._told_below.get(span_id, 0) >= start_ns
 
     def _on_span(self, call: Call, error: LLMError, verdict: Verdict) -> Context:
         """Puts verdict and facts on the LLM span, or on one of our own; gives the context of the event."""
@@ -113,30 +119,32 @@ class Teller:
         return call.context
 
 
-def mark(exc: BaseException, error_id: str) -> None:
-    """Marks an exception and all of its chain as told, so that no other layer tells of it again."""
-    for link in chain(exc):
+_told: OrderedDict[str, tuple[Verdict, int]] = OrderedDict()
+
+
+def mark(exc: BaseException, error_id: str, verdict: Verdict, *, until: BaseException | None = None) -> None:
+    """Marks an exception and its causes as told, so that no other layer tells of them again."""
+    for link in chain(exc, until=until):
         vars(link).setdefault(TOLD, error_id)
+    _told[error_id] = verdict, time.time_ns()
+    while len(_told) > _REMEMBERED:
+        _told.popitem(last=False)
 
 
-_verdicts: OrderedDict[str, Verdict] = OrderedDict()
-
-
-def _remember(error_id: str, verdict: Verdict) -> None:
-    _verdicts[error_id] = verdict
-    while len(_verdicts) > _REMEMBERED:
-        _verdicts.popitem(last=False)
+def _told_of(link: BaseException) -> tuple[Verdict, int] | None:
+    error_id = vars(link).get(TOLD)
+    return _told.get(error_id) if isinstance(error_id, str) else None
 
 
 def verdict_of(exc: BaseException) -> Verdict | None:
     """The verdict that was told of this exception, if that was lately: the tap saw more than it carries."""
-    error_id = error_id_of(exc)
-    return _verdicts.get(error_id) if error_id is not None else None
+    return next((found[0] for link in chain(exc) if (found := _told_of(link)) is not None), None)
 
 
-def error_id_of(exc: BaseException) -> str | None:
-    """The id under which this exception, or one of its chain, has been told."""
-    return next((str(found) for link in chain(exc) if (found := vars(link).get(TOLD))), None)
+def told_at(link: BaseException) -> int:
+    """When this exception was told (nanoseconds since 1970), 0 if it was not."""
+    found = _told_of(link)
+    return found[1] if found is not None else 0
 
 
 def role_of(span: Span | ReadableSpan) -> Role:
@@ -147,21 +155,22 @@ def role_of(span: Span | ReadableSpan) -> Role:
 
 
 def annotate(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
-    """Sets our attributes while a span records: none over the application's own, none beyond its limit."""
-    if not span.is_recording():
-        return
+    """Sets our attributes while a span records: none over the application's own, none near its limit.
+
+    The instrumentation sets more after us, and what is too much then evicts the oldest. A span that has
+    one failure's verdict keeps it whole: a second one's would mix with it.
+    """
     present: Mapping[str, Any] = getattr(span, "attributes", None) or {}
+    if not span.is_recording() or FACT_NAMES["error_id"] in present:
+        return
     limits = getattr(span, "_limits", None)
     most = getattr(limits, "max_span_attributes", None) or _DEFAULT_ATTRIBUTE_LIMIT
-    room = most - len(present)
+    if len(present) + len(attributes) + _HEADROOM > most:
+        count("dropped.attribute_limit")
+        return
     for name, value in attributes.items():
-        if name in present:
-            continue
-        if room <= 0:
-            count("dropped.attribute_limit")
-            return
-        span.set_attribute(name, value)
-        room -= 1
+        if name not in present:
+            span.set_attribute(name, value)
 
 
 def _own_span(call: Call, error: LLMError, verdict: Verdict) -> Context:
@@ -173,13 +182,13 @@ def _own_span(call: Call, error: LLMError, verdict: Verdict) -> Context:
     }
     name = " ".join(part for part in (error.operation or "llm", error.model) if part)
     span = trace.get_tracer(SCOPE).start_span(
-        name,
+        str(plain(name)),
         context=call.context,
         kind=SpanKind.CLIENT,
         start_time=call.started_ns,
         attributes=facts | span_attributes(error, verdict),
     )
     if error.outcome is Outcome.FAILED:
-        span.set_status(StatusCode.ERROR, error.message or verdict.root_cause)
+        span.set_status(StatusCode.ERROR, str(plain(error.message or verdict.root_cause)))
     span.end()
     return trace.set_span_in_context(span, call.context)

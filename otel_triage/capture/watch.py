@@ -46,14 +46,18 @@ class Watch:
 
     Server-sent events are read as they pass; of an error the first 64 KiB, of a JSON answer the
     first 1 MiB are kept until the call ends; of anything else (speech, files) nothing.
-    `complete`: the body ended by itself.
+    `complete`: the body ended by itself. `broken`: it does not decompress.
     """
 
-    def __init__(self, *, api: str | None, status: int, headers: Mapping[str, str]) -> None:
-        kind = headers.get("content-type", "")
-        sse = kind.startswith("text/event-stream")
+    def __init__(
+        self, *, api: str | None, status: int, headers: Mapping[str, str], stream: bool = False
+    ) -> None:
+        kind = headers.get("content-type", "").lower()
+        # Gateways forget the type of what was asked for as a stream.
+        sse = kind.startswith("text/event-stream") or (stream and "json" not in kind and "html" not in kind)
         self.events = EventReader(api) if sse and status < 400 else None
         self.complete = False
+        self.broken = False
         self.readable = sse or status >= 400 or (api is not None and "json" in kind)
         self._limit = _ERROR_BODY if status >= 400 else _WHOLE_BODY
         self._decode = _decoder(headers.get("content-encoding", "").strip().lower())
@@ -78,7 +82,10 @@ class Watch:
             return
         try:
             text = self._decode(data)
-        except (zlib.error, ValueError, RecursionError):
+        except zlib.error:
+            self.broken, self.readable = True, False
+            return
+        except (ValueError, RecursionError):
             self.readable = False
             return
         if self.events is not None:

@@ -30,7 +30,7 @@ EMPTY: Final = "empty_output"
 REFUSED: Final = "refusal"
 BAD: Final = "bad_response"
 
-_LINE_LIMIT: Final = 1 << 20
+_LINE_LIMIT: Final = 32 << 20  # an image in one event; the SDK holds the line as well
 
 
 @dataclass(slots=True)
@@ -91,8 +91,9 @@ def _about(reading: Reading, data: Mapping[str, Any]) -> None:
         reading.response_id = data["id"]
 
 
-# What a message of a chat completion may hold besides text; any of it is an answer.
-_PARTS: Final = ("content", "text", "tool_calls", "function_call", "audio", "reasoning_content", "reasoning")
+# What a message of a chat completion holds besides its answer; anything else is one (text, tool calls,
+# audio, images, annotations, reasoning: providers add more).
+_NO_ANSWER: Final = frozenset({"role", "refusal"})
 
 
 def _chat(reading: Reading, data: Mapping[str, Any], *, streamed: bool) -> None:
@@ -102,7 +103,7 @@ def _chat(reading: Reading, data: Mapping[str, Any], *, streamed: bool) -> None:
         reading.bad = True
     for choice in _objects(data.get("choices")):
         part = _object(choice.get("delta") or choice.get("message"))
-        if any(part.get(name) for name in _PARTS) or choice.get("text"):
+        if choice.get("text") or any(value for name, value in part.items() if name not in _NO_ANSWER):
             reading.content = True
         if part.get("refusal"):
             reading.refusal = True
@@ -231,7 +232,7 @@ class EventReader:
         self.reading = Reading()
         self.chunks = 0
         self._read = _EVENTS.get(api or "")
-        self._rest = b""
+        self._rest = bytearray()
         self._event = b""
 
     @property
@@ -243,12 +244,23 @@ class EventReader:
         """Takes the next decoded bytes of the body."""
         if self._read is None:
             return
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()[-_LINE_LIMIT:]
-        for line in lines:
-            self._line(line.rstrip(b"\r"))
+        if b"\r" in data:  # CRLF and CR end a line too; one CRLF in two pieces is a blank line more
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, newline, more = data.partition(b"\n")
+        self._rest += first
+        if len(self._rest) > _LINE_LIMIT:
+            self._read = None
+            self._rest.clear()
+            return
+        if newline:
+            lines = more.split(b"\n")
+            self._line(bytes(self._rest))
+            self._rest = bytearray(lines.pop())
+            for line in lines:
+                self._line(line)
 
     def _line(self, line: bytes) -> None:
+        line = line.removeprefix(b"\xef\xbb\xbf")
         if line.startswith(b"event:"):
             self._event = line[6:].strip()
         elif line.startswith(b"data:"):
@@ -264,6 +276,7 @@ class EventReader:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError):
+            self.reading.bad = True
             return
         if not isinstance(data, Mapping) or self._read is None:
             return

@@ -46,11 +46,17 @@ def is_cancellation(exc: BaseException) -> bool:
     return type_name(exc) in CANCELLATIONS
 
 
-def chain(exc: BaseException) -> Iterator[BaseException]:
-    """The exception and its causes, outermost first: cause before context, a group's first member."""
+def chain(exc: BaseException, *, until: BaseException | None = None) -> Iterator[BaseException]:
+    """The exception and its causes, outermost first: cause before context, a group's first member.
+
+    Args:
+        exc: The outermost exception.
+        until: Where to stop: an exception that was being handled before all this began, which Python
+            makes the context of whatever fails meanwhile, is no cause of it.
+    """
     seen: set[int] = set()
     current: BaseException | None = exc
-    while current is not None and id(current) not in seen and len(seen) < _DEPTH:
+    while current is not None and current is not until and id(current) not in seen and len(seen) < _DEPTH:
         seen.add(id(current))
         yield current
         if isinstance(current, BaseExceptionGroup) and current.exceptions:
@@ -61,22 +67,23 @@ def chain(exc: BaseException) -> Iterator[BaseException]:
             current = None if current.__suppress_context__ else current.__context__
 
 
-def causes_of(exc: BaseException) -> tuple[Cause, ...]:
+def causes_of(exc: BaseException, *, until: BaseException | None = None) -> tuple[Cause, ...]:
     """The chain as facts, scrubbed.
 
     A cancellation inside it is how anyio and asyncio make a time-out, and no cause.
     """
     return tuple(
         Cause(type_name(link), scrub(text_of(link)[:_MESSAGE_LIMIT]))
-        for link in chain(exc)
+        for link in chain(exc, until=until)
         if not is_cancellation(link)
     )
 
 
-def stacktrace_of(exc: BaseException) -> str:
+def stacktrace_of(exc: BaseException, *, until: BaseException | None = None) -> str:
     """The printed traceback with all causes, scrubbed, its oldest frames cut off beyond 8,000 characters."""
     try:
-        text = "".join(traceback.format_exception(exc))
+        alone = until is not None and until in (exc.__context__, *chain(exc))
+        text = "".join(traceback.format_exception(exc, chain=not alone))
     except Exception:  # noqa: BLE001 - a foreign __str__ or __repr__ may raise anything
         text = "".join(traceback.format_tb(exc.__traceback__)) + type_name(exc)
     text = scrub(text)
@@ -143,14 +150,15 @@ def body_of(exc: BaseException) -> ErrorBody:
     )
 
 
-def facts_of_exception(exc: BaseException, *, now: float) -> LLMError:
+def facts_of_exception(exc: BaseException, *, now: float, until: BaseException | None = None) -> LLMError:
     """What a live exception alone tells, where no tap saw the call.
 
     Args:
         exc: The outermost exception; the first of its chain with an HTTP status is the provider's.
         now: Unix time in seconds.
+        until: Where its chain ends; see `chain`.
     """
-    told = next((link for link in chain(exc) if _status_of(link)), exc)
+    told = next((link for link in chain(exc, until=until) if _status_of(link)), exc)
     body = body_of(told)
     response = getattr(told, "response", None)
     found = getattr(response, "headers", None)
@@ -165,7 +173,7 @@ def facts_of_exception(exc: BaseException, *, now: float) -> LLMError:
         request_id=body.request_id or headers.request_id(answered),
         retry_after_s=headers.retry_after_s(answered, now),
         message=scrub(message[:_MESSAGE_LIMIT]) or None,
-        stacktrace=stacktrace_of(exc),
-        causes=causes_of(exc),
+        stacktrace=stacktrace_of(exc, until=until),
+        causes=causes_of(exc, until=until),
         **headers.rate_limits(answered, now),
     )

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+Headers = Mapping[str, str]
+
 _REQUEST_IDS: Final = (
     "x-request-id",  # OpenAI and most compatible ones
     "request-id",  # Anthropic
@@ -23,10 +25,15 @@ _KEYS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 # Salted so that the shown value can't be looked up in a table of hashes of known keys.
 _SALT: Final = b"otel-triage account"
 
+
+def credentials(request: Headers) -> tuple[str, ...]:
+    """The keys that a request carried, as they would stand in a text: without their scheme."""
+    values = (request.get(name, "").rpartition(" ")[2] for name in _KEYS)
+    return tuple(value for value in values if len(value) >= 8)
+
+
 _SPAN = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-Headers = Mapping[str, str]
 
 
 def _first(headers: Headers, names: tuple[str, ...]) -> str | None:
@@ -66,15 +73,14 @@ def _until_s(text: str, now: float) -> float | None:
     seconds = duration_s(text)
     if seconds is not None:
         return seconds
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
-            when = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, round(when.timestamp() - now, 3))
+            when = read(text)
+            when = when if when.tzinfo else when.replace(tzinfo=UTC)
+            return max(0.0, round(when.timestamp() - now, 3))
+        except (ValueError, OverflowError):
+            continue
+    return None
 
 
 def retry_after_s(headers: Headers, now: float) -> float | None:
@@ -94,7 +100,8 @@ def retry_after_s(headers: Headers, now: float) -> float | None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.strip().isdecimal() else None
+    text = (text or "").strip()
+    return int(text) if text.isdecimal() and len(text) <= 15 else None
 
 
 def rate_limits(headers: Headers, now: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ examples. Scrubbing twice is scrubbing once.
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ EMAIL: Final = "[email]"
 ECHO: Final = "[prompt]"
 
 _LONGEST: Final = 20_000
+_PASSES: Final = 8  # what one pass puts in place may complete a field for the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ _SCRUBBERS: Final = (
     _Scrubber(
         ("content", "prompt", "text", "input", "arguments", "system", "query"),
         re.compile(
-            # `\\*` for JSON inside JSON; an echo that was cut has no closing quote. Possessive, so linear.
-            r"""(?P<name>\\*["'](?:content|prompt|text|input|arguments|input_value|system|query)\\*["']\s*:\s*)"""
+            # An echo that was cut has no closing quote. Possessive and bounded, so that it stays linear.
+            r"""(?P<name>["'](?:content|prompt|text|input|arguments|input_value|system|query)["']\s{0,8}:\s{0,8})"""
             r"""(?P<quote>["'])(?!\[prompt\])(?:\\.|(?!(?P=quote))[^\\])*+(?:(?P=quote)|\\?\Z)""",
             re.DOTALL,
         ),
@@ -48,8 +50,8 @@ _SCRUBBERS: Final = (
     _Scrubber(
         ("\\",),
         re.compile(
-            r"""(?P<name>\\+["'](?:content|prompt|text|input|arguments|input_value|system|query)\\+["']\s*:\s*)"""
-            r"""(?P<quote>\\+["'])(?!\[prompt\])(?:(?!(?<!\\)(?P=quote)).)*+(?:(?P=quote)|\Z)""",
+            r"""(?P<name>(?<!\\)\\{1,8}+["'](?:content|prompt|text|input|arguments|input_value|system|query)\\{1,8}+["']\s{0,8}:\s{0,8})"""
+            r"""(?P<quote>\\{1,8}+["'])(?!\[prompt\])(?:(?!(?<!\\)(?P=quote)).)*+(?:(?P=quote)|\Z)""",
             re.DOTALL,
         ),
         rf"\g<name>\g<quote>{ECHO}\g<quote>",
@@ -87,11 +89,14 @@ _SCRUBBERS: Final = (
         ("eyJ",), re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"), SECRET
     ),
     _Scrubber(("earer ",), re.compile(r"(?<=[Bb]earer )(?!\[)[A-Za-z0-9._~+/\-]{8,}=*"), SECRET),
+    _Scrubber(("Basic ",), re.compile(r"(?<=Basic )(?=\S*[A-Z0-9=])[A-Za-z0-9+/]{8,}=*"), SECRET),
     _Scrubber(("://",), re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"), SECRET),  # user:password@
     _Scrubber(
-        ("key=", "token=", "sig=", "secret=", "password="),
-        re.compile(r"""(?:(?<=key=)|(?<=token=)|(?<=sig=)|(?<=secret=)|(?<=password=))(?!\[)[^&\s"']{4,}"""),
-        SECRET,
+        ("=",),
+        re.compile(
+            r"""(?P<name>(?:key|token|sig|signature|secret|password)=)(?!\[)[^&\s"']{4,}""", re.IGNORECASE
+        ),
+        rf"\g<name>{SECRET}",
     ),
     # People and accounts.
     _Scrubber(
@@ -119,8 +124,12 @@ def scrub(text: str) -> str:
     foreign text must not cost more than it is worth.
     """
     text = text[:_LONGEST]
-    for scrubber in _SCRUBBERS:
-        text = scrubber(text)
+    for _ in range(_PASSES):
+        before = text
+        for scrubber in _SCRUBBERS:
+            text = scrubber(text)
+        if text == before:
+            break
     return text[:_LONGEST]
 
 
@@ -146,23 +155,33 @@ def prompt_text(body: object) -> str:
     return "\n".join(_strings(body))[:_PROMPT_LIMIT]
 
 
+def with_escapes(prompt: str) -> str:
+    """The prompt, and how it looks inside JSON and HTML, in lower case: providers print any of these."""
+    forms = (prompt, json.dumps(prompt)[1:-1], html.escape(prompt))
+    return "\n".join(dict.fromkeys(forms)).lower()
+
+
 def drop_echo(text: str, prompt: str) -> str:
-    """`text` with each run of 16 characters or more that it shares with the prompt taken out.
+    """`text` with each run of 16 characters or more that it shares with the prompt taken out, in any case.
 
     Such a run covers one whole window of eight characters, so that looking for windows and
-    growing what is found sees every echo without comparing all with all. Providers print the
-    prompt JSON-escaped as well; an escaped echo breaks at its escapes only.
+    growing what is found sees every echo without comparing all with all.
+
+    Args:
+        text: What is to be written.
+        prompt: What the application said, as `with_escapes` gives it.
     """
-    if not prompt:
-        return text
+    low = text.lower()
+    if not prompt or len(low) != len(text):  # a letter whose lower case is two
+        low = text
     kept: list[str] = []
     start = at = 0
-    while at + _WINDOW <= len(text):
-        found = prompt.find(text[at : at + _WINDOW])
+    while prompt and at + _WINDOW <= len(low):
+        found = prompt.find(low[at : at + _WINDOW])
         if found < 0:
             at += _WINDOW
             continue
-        first, last = _grow(text, prompt, at, found, start)
+        first, last = _grow(low, prompt, at, found, start)
         if last - first < _ECHO_LENGTH:
             at += _WINDOW
             continue

@@ -35,9 +35,17 @@ def _types() -> dict[str, type]:
 _TYPES = _types()
 
 
-def _plain(value: Any) -> AttributeValue:
-    """An enum as its plain text, so that no encoder meets a type of ours."""
-    return str(value) if isinstance(value, str) else value
+def plain(value: Any) -> AttributeValue:
+    """A value as any encoder takes it: an enum as its text, and a text without half characters.
+
+    JSON may hold half of a surrogate pair (an emoji that was cut); UTF-8 cannot, and one such text
+    makes an exporter drop the whole batch, the application's spans included.
+    """
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)  # type: ignore[return-value]
+    return value  # type: ignore[no-any-return]
 
 
 def fact_attributes(error: LLMError) -> dict[str, AttributeValue]:
@@ -46,7 +54,7 @@ def fact_attributes(error: LLMError) -> dict[str, AttributeValue]:
     for name, attribute in FACT_NAMES.items():
         value = getattr(error, name)
         if value is not None and value != ():
-            found[attribute] = _plain(value)
+            found[attribute] = plain(value)
     if error.attempts is not None and error.attempts > 1:
         found["http.request.resend_count"] = error.attempts - 1
     return found
@@ -55,7 +63,7 @@ def fact_attributes(error: LLMError) -> dict[str, AttributeValue]:
 def verdict_attributes(verdict: Verdict) -> dict[str, AttributeValue]:
     """A verdict as attributes, in the order of its fields."""
     return {
-        attribute: _plain(value)
+        attribute: plain(value)
         for name, attribute in VERDICT_NAMES.items()
         if (value := getattr(verdict, name)) is not None
     }
@@ -67,7 +75,7 @@ def span_attributes(error: LLMError, verdict: Verdict) -> dict[str, AttributeVal
     for name in _SPAN_FACTS:
         value = getattr(error, name)
         if value is not None:
-            found[FACT_NAMES[name]] = _plain(value)
+            found[FACT_NAMES[name]] = plain(value)
     return dict(list(found.items())[:SPAN_LIMIT])
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_triage.facts.scrub import ECHO, EMAIL, SECRET, drop_echo, prompt_text, scrub
+from otel_triage.facts.scrub import ECHO, EMAIL, SECRET, drop_echo, prompt_text, scrub, with_escapes
 
 # The shapes are the issuers'; the values are made up.
 SECRETS = {
@@ -78,11 +78,13 @@ def test_idempotent_on_secrets(name: str) -> None:
     assert SECRETS[name][6:] not in once
 
 
-PROMPT = prompt_text(
-    {
-        "model": "gpt-4o-mini-2024-07-18",
-        "messages": [{"role": "user", "content": "Dear diary, today I met the queen of Denmark."}],
-    }
+PROMPT = with_escapes(
+    prompt_text(
+        {
+            "model": "gpt-4o-mini-2024-07-18",
+            "messages": [{"role": "user", "content": "Dear diary, today I met the queen of Denmark."}],
+        }
+    )
 )
 
 
@@ -103,7 +105,7 @@ def test_short_words_are_no_echo() -> None:
 
 @given(st.text(min_size=24, max_size=80), st.text(max_size=40), st.text(max_size=40))
 def test_no_echo_of_sixteen_characters_is_left(said: str, before: str, after: str) -> None:
-    prompt = prompt_text({"messages": [{"content": said}]})
+    prompt = with_escapes(prompt_text({"messages": [{"content": said}]}))
     cleaned = drop_echo(before + said + after, prompt)
     for at in range(len(cleaned) - 16):
         piece = cleaned[at : at + 16]
