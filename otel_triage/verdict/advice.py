@@ -95,6 +95,12 @@ def _texts() -> dict[str, Any]:
     return found
 
 
+@cache
+def _words() -> frozenset[str]:
+    """The words of all languages that stand in for a name that is not known."""
+    return frozenset(word for table in _texts().values() for word in table.get("words", {}).values())
+
+
 def _facts(error: LLMError, wait_s: float | None, words: dict[str, str]) -> dict[str, str]:
     """The facts that templates may use, as text; those that are not known are not there."""
     facts = dict(words)
@@ -126,7 +132,11 @@ def _fill(template: str, known: tuple[tuple[str, str], ...]) -> str:
         return part[1] if all(name in facts for name in _PLACE.findall(part[1])) else ""
 
     text = _PLACE.sub(lambda place: facts[place[1]], _OPTIONAL.sub(optional, template))
-    return cut(text[:1].upper() + text[1:])
+    first = _PLACE.match(template)
+    # A name is written as its owner writes it, also at the beginning of a sentence.
+    if first is None or facts[first[1]] in _words():
+        text = text[:1].upper() + text[1:]
+    return cut(text)
 
 
 def languages() -> tuple[str, ...]:

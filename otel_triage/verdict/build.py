@@ -27,7 +27,7 @@ HERE: Final = Path(__file__).parent
 _LISTS: Final = {
     "provider", "status", "code", "error_type", "cause", "finish_reason", "broke_at", "outcome", "keywords",
 }  # fmt: skip
-_TEXTS: Final = {"id", "verdict", "retryable", "source", "pattern", "veto"}
+_TEXTS: Final = {"id", "verdict", "retryable", "source", "pattern", "veto", "stack"}
 _EXAMPLES: Final = {"true_positives", "false_positives"}
 _KNOWN: Final = _LISTS | _TEXTS | _EXAMPLES | {"confidence", "weak"}
 _FACTS: Final = {field.name for field in fields(LLMError)}
@@ -154,7 +154,7 @@ def _check_text(row: dict[str, Any]) -> Iterator[str]:
     for word in row.get("keywords", ()):
         if word != " ".join(word.lower().split()) or not word:
             yield f"keyword {word!r} must be lower case with single spaces"
-    for key in ("pattern", "veto"):
+    for key in ("pattern", "veto", "stack"):
         written = row.get(key, "")
         if re.search("[A-Z]", re.sub(r"\\.", "", written)):
             yield f"{key} must be lower case, since it sees lower-case text"

@@ -34,6 +34,7 @@ LOCAL: Final = 1
 
 _HEAD: Final = 4000
 _TAIL: Final = 1000
+_STACK: Final = 1200
 _WORD: Final = re.compile(r"[a-z0-9]+")
 # A code that stands in a text: several words in one, or one long one ("throttlingexception").
 _SPOKEN_CODE: Final = re.compile(
@@ -74,6 +75,7 @@ class Rule:
     keywords: tuple[str, ...] = ()
     pattern: str = ""
     veto: str = ""
+    stack: str = ""
 
 
 Rank = tuple[Tier, int, int, float]
@@ -137,6 +139,7 @@ class Facts:
         "outcome",
         "outermost",
         "provider",
+        "stack",
         "status",
         "texts",
     )
@@ -157,6 +160,7 @@ class Facts:
         self.status = error.status or _statuses().get(_short(outer), NO_STATUS)
         if self.status == LOCAL and self.codes:
             self.status = NO_STATUS
+        self.stack = (error.stacktrace or "")[-_STACK:].lower()
         self.texts = [plain(error.message or "")]
         self.texts += [plain(cause.message) for cause in error.causes]
 
@@ -205,6 +209,8 @@ def _rank(rule: Rule, facts: Facts) -> Rank | None:
         or (rule.outcome and facts.outcome not in rule.outcome)
     ):
         return None
+    if rule.stack and not _compiled(rule.stack).search(facts.stack):
+        return None
     depth = 0
     if rule.cause:
         depth = max((facts.classes[name] for name in rule.cause if name in facts.classes), default=-1)
@@ -238,7 +244,7 @@ def _specificity(rule: Rule) -> int:
     exact = len(rule.status) in range(1, 100) and NO_STATUS not in rule.status
     conditions = (
         rule.provider, exact, rule.code, rule.error_type, rule.cause, rule.finish_reason, rule.broke_at,
-        rule.outcome, rule.keywords,
+        rule.outcome, rule.keywords, rule.stack,
     )  # fmt: skip
     return sum(1 for condition in conditions if condition)
 
@@ -301,6 +307,7 @@ def read_rule(row: dict[str, Any]) -> Rule:
         keywords=tuple(row.get("keywords", ())),
         pattern=row.get("pattern", ""),
         veto=row.get("veto", ""),
+        stack=row.get("stack", ""),
     )
 
 

@@ -54,7 +54,9 @@ def test_filled_texts_read_well(key, facts):
     for text in texts(LLMError(**facts), reason, Retryable(retryable or "yes"), 38.0 if facts else None):
         assert len(text) <= 200
         assert not re.search(r"[{}\[\]]|  | [.,;:]|\(\)", text), text
-        assert text[0].isupper() or text.startswith(str(facts.get("provider", " "))), text
+        assert text[0].isupper() or text.startswith(
+            (str(facts.get("provider", " ")), str(facts.get("model", " ")))
+        ), text
         assert text.endswith(".") or (facts and text.endswith("\u2026")), text
         assert facts or not text.endswith("\u2026"), "the template itself is too long"
 
@@ -80,6 +82,13 @@ def test_a_name_that_could_be_markup_is_not_used(name):
     expected = "The provider has too little capacity for the model at the moment. "
     assert cause == expected + "Your own limits are not the cause."
     assert action == "Retry with growing pauses. If it goes on: fail over to another model or region."
+
+
+def test_a_name_keeps_its_case_at_the_beginning_of_a_sentence():
+    named, _ = texts(LLMError(model="gpt-4o-mini"), "prompt_issue/empty_output", Retryable.YES)
+    assert named == "gpt-4o-mini answered successfully, but without any content."
+    unnamed, _ = texts(LLMError(), "prompt_issue/empty_output", Retryable.YES)
+    assert unnamed == "The model answered successfully, but without any content."
 
 
 def test_a_missing_language_gives_english():
