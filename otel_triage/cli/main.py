@@ -9,6 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of calls; give 1 or more")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="otel-triage", description="Error triage for AI applications.")
     parser.add_argument("--version", action="version", version=f"otel-triage {version('otel-triage')}")
@@ -19,6 +25,22 @@ def _parser() -> argparse.ArgumentParser:
         "--config", type=Path, metavar="FILE", help="TOML file of settings; OTEL_TRIAGE_… wins"
     )
     sidecar.add_argument("--check", action="store_true", help="check the settings and stop")
+
+    classify = commands.add_parser("classify", help="JSON lines of errors in, JSON lines of verdicts out")
+    classify.add_argument(
+        "file",
+        nargs="?",
+        default="-",
+        metavar="FILE",
+        help="JSON lines of error records; - is standard input",
+    )
+    classify.add_argument("--offline", action="store_true", help="ask no LLM")
+    classify.add_argument("--explain", action="store_true", help="say which rule decided, and why")
+    classify.add_argument("-o", "--output", metavar="OUT", help="write here instead of standard output")
+    classify.add_argument(
+        "--concurrency", type=_positive, default=5, metavar="N", help="LLM calls at a time at most (5)"
+    )
+    classify.add_argument("--resume", action="store_true", help="go on behind what OUT holds already")
 
     demo = commands.add_parser("demo", help="failing LLM calls, triaged, on loopback: no key, no account")
     demo.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
@@ -38,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if rest and args.command != "sidecar":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        code = _sidecar(rest) if args.command == "sidecar" else _demo(args)
+        code = _sidecar(rest) if args.command == "sidecar" else _COMMANDS[args.command](args)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "otel_triage":
             raise
@@ -61,6 +83,24 @@ def _demo(args: argparse.Namespace) -> int:
     from otel_triage.demo.show import show
 
     return show(app=args.app, keep=args.keep)
+
+
+def _classify(args: argparse.Namespace) -> int:
+    from otel_triage.cli.classify import Options, run
+
+    return run(
+        Options(
+            file=args.file,
+            output=args.output,
+            offline=args.offline,
+            explain=args.explain,
+            concurrency=args.concurrency,
+            resume=args.resume,
+        )
+    )
+
+
+_COMMANDS = {"classify": _classify, "demo": _demo}
 
 
 if __name__ == "__main__":

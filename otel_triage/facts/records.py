@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from otel_triage.facts.bodies import token_limits
@@ -65,6 +66,18 @@ _ADDRESS: Final = re.compile(
 )
 
 
+_FIELDS: Final = tuple(field.name for field in fields(LLMError))
+_GET_ALL: Final = attrgetter(*_FIELDS)
+
+
+def changed(error: LLMError, changes: Mapping[str, Any]) -> LLMError:
+    """`dataclasses.replace`, a third of its cost: it is done for each failure, on 36 fields."""
+    copy = object.__new__(LLMError)
+    for name, value in zip(_FIELDS, _GET_ALL(error), strict=True):
+        object.__setattr__(copy, name, changes.get(name, value))
+    return copy
+
+
 def _short(name: str) -> str:
     return name.rpartition(".")[2]
 
@@ -103,14 +116,13 @@ def best_of(bodies: Iterable[ErrorBody]) -> ErrorBody | None:
         best = next((body for body in answers if body.status == answers[-1].status), None)
     if best is None:
         return None
-    return replace(
-        best,
-        status=best.status or next((body.status for body in known if body.status), None),
-        request_id=best.request_id or next((body.request_id for body in known if body.request_id), None),
-        retry_after_s=best.retry_after_s
-        if best.retry_after_s is not None
-        else next((body.retry_after_s for body in known if body.retry_after_s is not None), None),
-    )
+    missing: dict[str, Any] = {}
+    for field in ("status", "request_id", "retry_after_s"):
+        if getattr(best, field) is None:
+            value = next((v for body in known if (v := getattr(body, field)) is not None), None)
+            if value is not None:
+                missing[field] = value
+    return replace(best, **missing) if missing else best
 
 
 def _members(properties: str, now: float | None) -> ErrorBody | None:
@@ -214,7 +226,7 @@ def facts_of_text(
         or getattr(tagged, name) is None
         or (name == "status" and tagged.status is not None and tagged.status < 400)
     }
-    return replace(tagged, **kept)
+    return changed(tagged, kept)
 
 
 def _seconds(timestamp: object) -> float | None:

@@ -1,0 +1,311 @@
+"""`otel-triage classify`: error records in, verdicts out, JSON lines both, in order.
+
+Memory does not grow with the input, and what is done is never lost: a broken line gives an error
+record and the rest goes on; an interrupted run is continued with `--resume`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from otel_triage.facts.records import facts_of_record
+from otel_triage.model import Verdict
+from otel_triage.verdict.classify import classify
+
+LINE_LIMIT: Final = 16 << 20
+"""Bytes of one line at most."""
+
+WRONG: Final = 2
+"""Exit code where arguments or files are wrong."""
+
+INTERRUPTED: Final = 130
+_SHOWN_EVERY: Final = 100  # lines
+_BROKEN_PIPE: Final = 141  # as a program that SIGPIPE ended
+
+_TEXTS: Final = ("error_type", "error_message", "stacktrace")
+_RECORD: Final = frozenset({*_TEXTS, "tags", "timestamp"})
+_EXAMPLE: Final = '{"error_type": "RateLimitError", "error_message": "…", "tags": {"provider": "openai"}}'
+_KINDS: Final = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+class BadRecord(ValueError):
+    """A line is no error record; the text says what is wrong and what would be right."""
+
+
+class BadFile(Exception):
+    """A file cannot be used; the text names it, says what is wrong and what would be right."""
+
+
+def _no_constant(name: str) -> Any:
+    raise BadRecord(f"{name} is no JSON: write null, or a number")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def read_record(line: bytes) -> dict[str, Any]:
+    """One line as an error record.
+
+    Raises:
+        BadRecord: it is none.
+    """
+    if len(line) > LINE_LIMIT:
+        raise BadRecord(f"longer than {LINE_LIMIT >> 20} MiB: shorten the stack trace")
+    try:
+        record = _DECODER.decode(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"not UTF-8 at byte {error.start + 1}: save the input as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise BadRecord(
+            f"not JSON: {error.msg} at character {error.pos + 1}; one JSON object a line, as {_EXAMPLE}"
+        ) from None
+    except RecursionError:
+        raise BadRecord("nested too deeply: an error record holds strings and one object of tags") from None
+    except ValueError as error:
+        raise BadRecord(str(error)) from None
+    if not isinstance(record, dict):
+        raise BadRecord(f"{_KINDS[type(record)]} where an object is due, as {_EXAMPLE}")
+    for name in _TEXTS:
+        if not isinstance(record.get(name), (str, type(None))):
+            raise BadRecord(f"{name} must be a string or null, not {_KINDS[type(record[name])]}")
+    timestamp = record.get("timestamp")
+    if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float, type(None))):
+        raise BadRecord(f"timestamp must be RFC 3339 text or Unix seconds, not {_KINDS[type(timestamp)]}")
+    tags = record.get("tags")
+    if not isinstance(tags, (dict, type(None))):
+        raise BadRecord(f"tags must be an object of strings or null, not {_KINDS[type(tags)]}")
+    for name, value in (tags or {}).items():
+        if isinstance(value, (dict, list)):
+            raise BadRecord(f"tags.{name} must be a string, not {_KINDS[type(value)]}")
+    if not tags and not any(record.get(name) for name in _TEXTS):
+        raise BadRecord(
+            f"nothing to classify: error_type, error_message, stacktrace and tags are all empty or missing; "
+            f"give one of them, as {_EXAMPLE}"
+        )
+    return record
+
+
+def verdict_record(verdict: Verdict, *, explain: bool = False) -> dict[str, Any]:
+    """A verdict as the object that `classify` writes and `POST /v1/classify` answers."""
+    other = verdict.alternative
+    record: dict[str, Any] = {
+        "category": verdict.category,
+        "reason": verdict.reason,
+        "severity": verdict.severity,
+        "retryable": verdict.retryable,
+        "retry_after_s": verdict.retry_after_s,
+        "owner": verdict.owner,
+        "root_cause": verdict.root_cause,
+        "suggested_action": verdict.suggested_action,
+        "confidence": verdict.confidence,
+        "source": verdict.source,
+        "fingerprint": verdict.fingerprint,
+        "version": verdict.version,
+        "alternative": other
+        and {"category": other.category, "reason": other.reason, "confidence": other.confidence},
+    }
+    if explain:
+        record["explain"] = verdict.explain
+    return record
+
+
+def answer(line: bytes, *, explain: bool) -> dict[str, Any]:
+    """What to write for a line that was read: members that are not ours, and the verdict.
+
+    A member that is called as one of the verdict's is replaced by it.
+
+    Raises:
+        BadRecord: the line is no error record.
+    """
+    record = read_record(line)
+    others = {name: value for name, value in record.items() if name not in _RECORD}
+    return others | verdict_record(classify(facts_of_record(record)), explain=explain)
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8") + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        return json.dumps(record, allow_nan=False).encode("ascii") + b"\n"
+    except ValueError:  # 1e999 was read as infinity
+        raise BadRecord("a number is too large for JSON: write it as a string") from None
+
+
+def lines_of(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines that are not blank; of one that is too long as much as tells that."""
+    number = 0
+    while line := source.readline(LINE_LIMIT + 1):
+        number += 1
+        rest = line
+        while len(rest) > LINE_LIMIT and not rest.endswith(b"\n"):
+            rest = source.readline(LINE_LIMIT + 1)
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield number, line
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Arguments of the command: `file` and `output` are paths, or `-` and None for the standard streams."""
+
+    file: str = "-"
+    output: str | None = None
+    offline: bool = False
+    explain: bool = False
+    concurrency: int = 5
+    resume: bool = False
+
+
+def _open_input(file: str) -> BinaryIO:
+    if file == "-":
+        return sys.stdin.buffer
+    try:
+        return open(file, "rb")
+    except FileNotFoundError:
+        raise BadFile(f"{file}: no such file; give a file of JSON lines, or - for standard input") from None
+    except IsADirectoryError:
+        raise BadFile(f"{file} is a directory; give a file of JSON lines in it") from None
+    except OSError as error:
+        raise BadFile(f"{file}: {error.strerror}") from None
+
+
+def _finished(path: Path) -> int:
+    """How many whole lines a file holds; what was cut off behind them is cut away."""
+    count = end = at = 0
+    with path.open("r+b") as output:
+        while block := output.read(1 << 20):
+            count += block.count(b"\n")
+            if b"\n" in block:
+                end = at + block.rindex(b"\n") + 1
+            at += len(block)
+        output.truncate(end)
+    return count
+
+
+def _open_output(options: Options, source: BinaryIO) -> tuple[BinaryIO, int]:
+    """Where to write, and how many answers are there already."""
+    if options.output is None:
+        if options.resume:
+            raise BadFile("--resume continues a file: name it with -o OUT")
+        return sys.stdout.buffer, 0
+    path = Path(options.output)
+    try:
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(source.fileno())):
+            raise BadFile(f"{path} is the input as well; name another file with -o")
+        done = _finished(path) if options.resume and path.exists() else 0
+        return path.open("ab" if options.resume else "wb"), done
+    except IsADirectoryError:
+        raise BadFile(f"{path} is a directory; name a file in it with -o") from None
+    except FileNotFoundError:
+        raise BadFile(f"{path}: there is no directory {path.parent}; make it first") from None
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror}") from None
+
+
+def _progress(options: Options) -> AbstractContextManager[Any]:
+    """A progress bar where a person looks on and nothing else goes to the screen; needs the extra `cli`."""
+    if not sys.stderr.isatty() or (options.output is None and sys.stdout.isatty()):
+        return nullcontext()
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    except ModuleNotFoundError:
+        return nullcontext()
+    columns = (
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+@dataclass(slots=True)
+class _Count:
+    done: int = 0
+    broken: int = 0
+
+
+def _run(options: Options, source: BinaryIO, count: _Count) -> None:
+    output, skip = _open_output(options, source)
+    # A reader behind a pipe sees each answer as it comes; a file is written in blocks.
+    about = os.fstat(source.fileno())
+    at_once = not stat.S_ISREG(about.st_mode)
+    source_size = None if at_once else about.st_size
+    read = 0
+    try:
+        with _progress(options) as bar:
+            task = bar.add_task("", total=source_size) if bar else None
+            for number, line in lines_of(source):
+                read += len(line)
+                if bar and number % _SHOWN_EVERY == 0:
+                    bar.update(task, completed=read, description=f"{count.done:,} errors")
+                if count.done < skip:
+                    count.done += 1
+                    continue
+                try:
+                    output.write(_encode(answer(line, explain=options.explain)))
+                except BadRecord as error:
+                    output.write(_encode({"line": number, "error": str(error)}))
+                    count.broken += 1
+                count.done += 1
+                if at_once:
+                    output.flush()
+        if count.done < skip:
+            raise BadFile(
+                f"{options.output} holds {skip} answers and {options.file} only {count.done} records: "
+                "it belongs to another input; name the right one with -o"
+            )
+    finally:
+        output.flush()
+        if options.output is not None:
+            output.close()
+
+
+def run(options: Options) -> int:
+    """Runs the command; returns its exit code."""
+    note = "rules only" if options.offline else "rules only: this version has no other stage yet"
+    print(f"otel-triage classify: {note}", file=sys.stderr)
+    count = _Count()
+    try:
+        source = _open_input(options.file)
+        with source if options.file != "-" else nullcontext():
+            _run(options, source, count)
+    except BadFile as error:
+        print(f"otel-triage classify: {error}", file=sys.stderr)
+        return WRONG
+    except BrokenPipeError:
+        # Nobody reads any more: leave without a word, and keep Python from flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        hint = "; --resume continues" if options.output is not None else ""
+        print(f"otel-triage classify: interrupted after {count.done} records{hint}", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        print(f"otel-triage classify: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return WRONG
+    if count.broken:
+        print(
+            f"otel-triage classify: {count.broken} of {count.done} lines were no error records",
+            file=sys.stderr,
+        )
+    return 0
