@@ -37,6 +37,7 @@ _FOREIGN: Final = re.compile(
     r"\s?(?P<spans>\d{1,7}\s?(?:segundos?|minutos?|horas?|secondes?|heures?|sekunden?|minuten?|stunden?"
     r"|секунд[аы]?|сек|минут[аы]?|мин|час(?:а|ов)?))"
 )
+_FOREIGN_UNITS: Final = ("segundo", "minuto", "hora", "secondes", "heure", "sekunde", "minuten", "stunde")
 # The cue behind the time: 请 60 秒后重试, 60秒後, 60초 후.
 _BEFORE: Final = re.compile(
     r"(?P<spans>(?:\d{1,7}\s?(?:秒|分钟|分|小时|時間|초|분|시간|天|日|일)钟?\s?){1,4})(?:之后|以后|后|後|후)"
@@ -88,7 +89,9 @@ def wait_in(text: str, now: float | None = None) -> float | None:
     plain = text[:_READ].lower()
     if "retry" in plain and (found := _FIELD.search(plain)):
         return float(found["seconds"] or found["proto"])
-    spans = _cued(plain, _CUES, _BEHIND) or _cued(plain, _FOREIGN_CUES, _FOREIGN)
+    spans = _cued(plain, _CUES, _BEHIND)
+    if spans is None and (not plain.isascii() or any(unit in plain for unit in _FOREIGN_UNITS)):
+        spans = _cued(plain, _FOREIGN_CUES, _FOREIGN)
     if spans is None and any(sign in plain for sign in "后後후") and (found := _BEFORE.search(plain)):
         spans = found["spans"]
     if spans is not None:

@@ -71,6 +71,14 @@ def test_a_megabyte_is_read_in_bounded_time(name: str) -> None:
     assert time.perf_counter() - start < 4 * LIMIT_S
 
 
+@pytest.mark.parametrize("frame", ["#0 /a.php(1): f()\n", "\tat a.b.c(A.java:1)\n", "a.rb:1:in `b'\n"])
+def test_a_head_of_many_lines_is_read_in_bounded_time(frame: str) -> None:
+    text = "a: b in c d\n" * 5000 + frame
+    start = time.perf_counter()
+    read_stacktrace(text)
+    assert time.perf_counter() - start < LIMIT_S
+
+
 def test_a_cycle_and_a_tower_end() -> None:
     cycle: dict[str, Any] = {"message": "m"}
     cycle["error"] = cycle
