@@ -7,13 +7,14 @@ a chat channel through them.
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cache, lru_cache
 from typing import Any, Final
 
 from otel_triage.model import LLMError, Retryable
 from otel_triage.verdict import data
-from otel_triage.verdict.rules import plain
+from otel_triage.verdict.names import plain
 
 LIMIT: Final = 200
 """Characters of a text at most."""
@@ -62,13 +63,13 @@ def stated_wait_s(error: LLMError, key: str) -> float | None:
     The `retry-after` header first, then the reset time of the limit that `key`
     (`category/reason`) names or that has nothing left, then the message.
     """
-    if error.retry_after_s is not None and error.retry_after_s >= 0:
+    if error.retry_after_s is not None and 0 <= error.retry_after_s < math.inf:
         return error.retry_after_s
     if key.startswith("rate_limit/"):
         for kind in ("requests", "tokens"):
             reset = getattr(error, f"{kind}_reset_s")
             spent = getattr(error, f"{kind}_remaining") == 0
-            if reset is not None and reset >= 0 and (spent or _LIMITS.get(key) == kind):
+            if reset is not None and 0 <= reset < math.inf and (spent or _LIMITS.get(key) == kind):
                 return float(reset)
     return wait_in(error.message)
 

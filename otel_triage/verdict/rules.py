@@ -19,27 +19,25 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Final, overload
 
 from otel_triage.model import LLMError, Retryable
 from otel_triage.verdict import data
 from otel_triage.verdict.index import ALWAYS, FOREIGN, Index, index_of
+from otel_triage.verdict.names import (
+    LOCAL,
+    NO_STATUS,
+    SPOKEN_CODE,
+    canonical,
+    named_classes,
+    plain,
+    short,
+    statuses,
+)
 
-NO_STATUS: Final = 0
-"""How a rule's `status = ["none"]` and an error without a status are kept."""
-
-LOCAL: Final = 1
-"""The same for `"local"`: no status, no code, and an exception class of the language itself."""
-
-_HEAD: Final = 4000
-_TAIL: Final = 1000
 _STACK: Final = 1200
 _WORD: Final = re.compile(r"[a-z0-9]+")
-# A code that stands in a text: several words in one, or one long one ("throttlingexception").
-_SPOKEN_CODE: Final = re.compile(
-    r"(?<![a-z0-9])(?:[a-z0-9]{1,40}(?:[._-][a-z0-9]{1,40}){1,8}|[a-z]{12,60}|[a-z]{2,20}\d{1,8}[a-z0-9]{0,20})"
-)
 
 
 class Tier(IntEnum):
@@ -90,44 +88,6 @@ class Match:
     facts: tuple[str, ...]
 
 
-def plain(text: str) -> str:
-    """The form of a text that keywords and patterns see: lower case, single spaces, no escapes.
-
-    Of a long text the first 4000 and the last 1000 characters count.
-    """
-    if len(text) > _HEAD + _TAIL:
-        text = f"{text[:_HEAD]} {text[-_TAIL:]}"
-    if "\\" in text:
-        text = text.replace("\\n", " ").replace("\\", "")
-    return " ".join(text.replace("\u2019", "'").lower().split())
-
-
-@lru_cache(maxsize=256)
-def canonical(provider: str | None) -> str:
-    """A provider's name as rules have it (`providers.toml`); empty if unknown.
-
-    "Azure OpenAI" and "azure_openai" are `azure.ai.openai`; a name that the table lacks stays,
-    in lower case and with "_" between words.
-    """
-    name = re.sub(r"[\s/_-]+", "_", (provider or "").strip().lower())
-    return _providers().get(name, name)
-
-
-@cache
-def _providers() -> dict[str, str]:
-    table: dict[str, list[str]] = data.load()["providers"]
-    return {alias: name for name, aliases in table.items() for alias in aliases}
-
-
-_PATH: Final = re.compile(r"[.:$\\\\]+")
-
-
-@lru_cache(maxsize=1024)
-def _short(name: str) -> str:
-    """The last part of a class's path: `a.B`, Ruby's `A::B`, PHP's with backslashes, Java's inner `A$B`."""
-    return _PATH.split(name)[-1]
-
-
 class Facts:
     """An error as rules see it: codes in lower case, classes with their depth, plain texts."""
 
@@ -154,10 +114,16 @@ class Facts:
         names = [error.error_type or "", *(cause.type for cause in error.causes)]
         for depth, name in enumerate(names):
             if name:
-                self.classes[name] = self.classes[_short(name)] = depth
+                self.classes[name] = self.classes[short(name)] = depth
         outer = names[0] or (names[1] if len(names) > 1 else "")
-        self.outermost = {outer, _short(outer)}
-        self.status = error.status or _statuses().get(_short(outer), NO_STATUS)
+        self.outermost = {outer, short(outer)}
+        told = named_classes(error.message or "")
+        for name in told:
+            self.classes.setdefault(name, 0)
+        known = statuses()
+        self.status = error.status or next(
+            (known[name] for name in (short(outer), *told) if name in known), NO_STATUS
+        )
         if self.status == LOCAL and self.codes:
             self.status = NO_STATUS
         self.stack = (error.stacktrace or "")[-_STACK:].lower()
@@ -189,12 +155,6 @@ def _said(rule: Rule, text: str) -> str | None:
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
-
-
-@cache
-def _statuses() -> dict[str, int]:
-    found: dict[str, int | str] = data.load()["statuses"]
-    return {name: LOCAL if status == "local" else int(status) for name, status in found.items()}
 
 
 def _rank(rule: Rule, facts: Facts) -> Rank | None:
@@ -343,13 +303,13 @@ class RuleSet:
             (rule.code, rule.error_type or rule.cause, rule.finish_reason, rule.status, rule.keywords)
             for rule in self.rules
         )
-        self._spoken = {code for code in self._index["code"] if _SPOKEN_CODE.fullmatch(code)}
+        self._spoken = {code for code in self._index["code"] if SPOKEN_CODE.fullmatch(code)}
 
     def _facts(self, error: LLMError) -> Facts:
         """The facts of an error, with the codes that its texts name."""
         facts = Facts(error)
         for text in facts.texts:
-            facts.codes |= self._spoken.intersection(_SPOKEN_CODE.findall(text))
+            facts.codes |= self._spoken.intersection(SPOKEN_CODE.findall(text))
         return facts
 
     def _candidates(self, facts: Facts) -> set[int]:

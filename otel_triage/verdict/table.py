@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from otel_triage.verdict.names import SPOKEN_CODE
+
 FILE: Final = Path(__file__).parent / "facts.tsv"
 COLUMNS: Final = (
     "provider", "http_status", "code_or_type", "message_pattern", "category", "reason", "retryable",
@@ -39,8 +41,6 @@ _CLASS: Final = re.compile(
 _FINISH: Final = re.compile(
     r"(?:finishReason|finish_reason|stop_reason|stopReason|promptFeedback\.blockReason)=(\w+)", re.IGNORECASE
 )
-# A code that no other trade has: it decides whoever the provider is, and also inside a text.
-_DISTINCT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)+|[a-z]{12,}|[a-z]+\d+[a-z0-9]*")
 _NUMBER: Final = re.compile(r"\d{4,}")
 # Names that say nothing without their place: Python's own, and classes that stand for a status.
 _COMMON_CLASSES: Final = frozenset(
@@ -192,7 +192,7 @@ def _rules_of(
     everything = [row for found in providers.values() for row in found]
     slug = re.sub(r"[^a-z0-9.]+", "-", code)
     unanimous = len({row.verdict for row in everything}) == 1
-    if unanimous and _DISTINCT.fullmatch(code):
+    if unanimous and SPOKEN_CODE.fullmatch(code):
         yield _rule(
             slug,
             {"code": [code]},

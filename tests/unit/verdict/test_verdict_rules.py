@@ -12,7 +12,8 @@ from otel_triage.model import BrokeAt, Cause, LLMError, Outcome
 from otel_triage.verdict import build, data
 from otel_triage.verdict.classify import classify
 from otel_triage.verdict.index import anchor
-from otel_triage.verdict.rules import Facts, Rule, RuleSet, plain, rule_set
+from otel_triage.verdict.names import plain
+from otel_triage.verdict.rules import Facts, Rule, RuleSet, rule_set
 
 ROWS = build.rule_rows()
 POSITIVES = [
@@ -183,6 +184,30 @@ def chain(*types: str, **facts) -> LLMError:
         ),
         (LLMError(status=200, code="empty_output", finish_reasons=("stop",)), "prompt_issue/empty_output"),
         (chain("httpx.ReadTimeout", finish_reasons=("length",)), "timeout/read"),
+        # a text that begins with a class, and tenacity's last attempt
+        (LLMError(message="litellm.RateLimitError: limited"), "rate_limit/unspecified"),
+        (
+            LLMError(
+                error_type="tenacity.RetryError",
+                message="RetryError[<Future at 0x7f state=finished raised APITimeoutError>]",
+            ),
+            "timeout/read",
+        ),
+        # whose data was missing: the last lines of the stack tell
+        (
+            LLMError(
+                error_type="IndexError",
+                message="list index out of range",
+                stacktrace="    text = answer.choices[0].message",
+            ),
+            "provider_error/bad_response",
+        ),
+        (
+            LLMError(
+                error_type="IndexError", message="list index out of range", stacktrace="    row = rows[0]"
+            ),
+            "code_bug/lookup_error",
+        ),
         # the status decides where nothing else is known
         (LLMError(status=418), "invalid_request/unspecified"),
         (LLMError(status=503, message="upstream said no"), "provider_error/unavailable"),
