@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,32 @@ def test_no_verdict_hangs_on_the_name_of_a_rule(row, record):
             assert (rule.category, rule.reason, rule.retryable) == (
                 best.rule.category, best.rule.reason, best.rule.retryable,
             ), f"{rule.id} and {best.rule.id} rank alike"  # fmt: skip
+
+
+BOILERPLATE = (
+    "Visit https://example.com/docs/support for help.",
+    "Please contact support@example.com with the request id req_1 if the error persists.",
+    "(request id: 20250101, model: some-model, key: sk-***)",
+    "For more information, see the API reference on parameters, models and content policy.",
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "record"),
+    [
+        pytest.param(row, record, id=f"{row['id']}-{n}")
+        for row in ROWS
+        # A pattern that is anchored wants the whole text.
+        if row.get("keywords") and not re.search(r"\^|\$", row.get("pattern", ""))
+        for n, record in enumerate(row["true_positives"])
+        if record.get("message")
+    ],
+)
+def test_what_services_write_around_a_message_changes_nothing(row, record):
+    error = build.error_of(record)
+    for words in BOILERPLATE:
+        verdict = classify(replace(error, message=f"{error.message} {words}"))
+        assert f"{verdict.category}/{verdict.reason}" == row["verdict"], f"{words} {verdict.explain}"
 
 
 def test_the_packaged_data_is_what_the_files_say():
