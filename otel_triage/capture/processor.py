@@ -18,7 +18,8 @@ from otel_triage.capture.calls import current_attempt, open_calls
 from otel_triage.capture.guard import never_raises
 from otel_triage.capture.telling import Teller, mark, role_of, told_at
 from otel_triage.facts.dialects import Role, read_attributes
-from otel_triage.facts.exceptions import chain, facts_of_exception, is_cancellation, text_of, type_name
+from otel_triage.facts.exceptions import chain, is_cancellation, text_of, type_name
+from otel_triage.facts.live import facts_of_exception
 from otel_triage.facts.wire import FACT_NAMES, AttributeValue, span_attributes
 from otel_triage.model import LLMError, Outcome
 from otel_triage.verdict.classify import classify

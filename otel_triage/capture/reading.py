@@ -13,7 +13,6 @@ from otel_triage.facts import headers as header_facts
 from otel_triage.facts.answers import EventReader, Reading, read_answer
 from otel_triage.facts.bodies import ErrorBody, read_error_body, read_error_text, token_limits
 from otel_triage.facts.exceptions import (
-    body_of,
     broke_at,
     causes_of,
     chain,
@@ -22,6 +21,7 @@ from otel_triage.facts.exceptions import (
     text_of,
     type_name,
 )
+from otel_triage.facts.live import body_of
 from otel_triage.facts.scrub import SECRET, decode_body, drop_echo, prompt_text, scrub, with_escapes
 from otel_triage.model import BrokeAt, Cause, LLMError, Outcome
 
@@ -101,7 +101,7 @@ def _error_body(call: Call, exc: BaseException | None, reading: Reading) -> Erro
             return found
     links = chain(exc, until=call.handled) if exc is not None else ()
     told = next((link for link in links if getattr(link, "body", None)), None)
-    return body_of(told) if told is not None else ErrorBody()
+    return body_of(told, time.time()) if told is not None else ErrorBody()
 
 
 def _status_inside(call: Call, body: ErrorBody) -> str | None:
@@ -247,6 +247,8 @@ def facts_of(call: Call, exc: BaseException | None, reading: Reading, outcome: O
     )
     if facts.request_id is None and body.request_id:
         facts = replace(facts, request_id=body.request_id)
+    if facts.retry_after_s is None and body.retry_after_s is not None:
+        facts = replace(facts, retry_after_s=body.retry_after_s)
     if facts.error_type is None and outcome is Outcome.FAILED:
         status = facts.status if (facts.status or 0) >= 400 else None
         facts = replace(facts, error_type=str(status) if status else body.code or body.type or "_OTHER")

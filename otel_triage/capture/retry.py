@@ -11,7 +11,8 @@ from otel_triage.capture.calls import names_a_model
 from otel_triage.capture.guard import never_raises
 from otel_triage.capture.telling import verdict_of
 from otel_triage.facts.evidence import is_llm_exception
-from otel_triage.facts.exceptions import chain, facts_of_exception, is_cancellation
+from otel_triage.facts.exceptions import chain, is_cancellation
+from otel_triage.facts.live import facts_of_exception
 from otel_triage.facts.providers import endpoint_of
 from otel_triage.model import Retryable, Verdict
 from otel_triage.verdict.classify import classify

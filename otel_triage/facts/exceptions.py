@@ -1,20 +1,17 @@
-"""Live exceptions -> facts. Duck-typed: no SDK is imported, any attribute may be missing or lie."""
+"""What Python itself knows of a live exception: its class, text, chain and traceback."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-from otel_triage.facts import headers
-from otel_triage.facts.bodies import ErrorBody, read_error_body, read_error_text
 from otel_triage.facts.scrub import scrub
-from otel_triage.model import BrokeAt, Cause, LLMError
+from otel_triage.model import BrokeAt, Cause
 
 _DEPTH: Final = 8
 _MESSAGE_LIMIT: Final = 2000
 _STACK_LIMIT: Final = 8000
-_BODY_LIMIT: Final = 65_536
 
 CANCELLATIONS: Final = frozenset(
     {
@@ -115,65 +112,3 @@ def broke_at(exc: BaseException) -> BrokeAt:
             return BrokeAt.BODY
         frame = frame.tb_next
     return BrokeAt.HEADERS
-
-
-def _attribute(exc: BaseException, name: str, kind: type) -> Any:
-    try:
-        value = getattr(exc, name, None)
-    except Exception:  # noqa: BLE001 - a property of foreign code
-        return None
-    return value if isinstance(value, kind) and not isinstance(value, bool) else None
-
-
-def _status_of(exc: BaseException) -> int | None:
-    """HTTP status of an SDK's exception, or of an HTTP client's that carries the response."""
-    status = _attribute(exc, "status_code", int)
-    if status is None:
-        status = getattr(getattr(exc, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def body_of(exc: BaseException) -> ErrorBody:
-    """The provider's error body that an exception carries: an SDK's `body`, else that of its response."""
-    body = _attribute(exc, "body", Mapping)
-    content = getattr(getattr(exc, "response", None), "_content", None)
-    if body is None and isinstance(content, bytes):
-        found = read_error_text(content[:_BODY_LIMIT].decode("utf-8", "replace"))
-    else:
-        found = read_error_body(body) if body is not None else ErrorBody()
-    return ErrorBody(
-        code=found.code or _attribute(exc, "code", str),
-        type=found.type or _attribute(exc, "type", str),
-        param=found.param or _attribute(exc, "param", str),
-        message=found.message,
-        request_id=found.request_id or _attribute(exc, "request_id", str),
-    )
-
-
-def facts_of_exception(exc: BaseException, *, now: float, until: BaseException | None = None) -> LLMError:
-    """What a live exception alone tells, where no tap saw the call.
-
-    Args:
-        exc: The outermost exception; the first of its chain with an HTTP status is the provider's.
-        now: Unix time in seconds.
-        until: Where its chain ends; see `chain`.
-    """
-    told = next((link for link in chain(exc, until=until) if _status_of(link)), exc)
-    body = body_of(told)
-    response = getattr(told, "response", None)
-    found = getattr(response, "headers", None)
-    answered = found if isinstance(found, Mapping) else {}
-    message = body.message or text_of(told)
-    return LLMError(
-        status=_status_of(told),
-        error_type=type_name(told),
-        code=body.code,
-        type=body.type,
-        param=body.param,
-        request_id=body.request_id or headers.request_id(answered),
-        retry_after_s=headers.retry_after_s(answered, now),
-        message=scrub(message[:_MESSAGE_LIMIT]) or None,
-        stacktrace=stacktrace_of(exc, until=until),
-        causes=causes_of(exc, until=until),
-        **headers.rate_limits(answered, now),
-    )

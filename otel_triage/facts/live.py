@@ -59,12 +59,12 @@ def _inner(exc: BaseException) -> BaseException | None:
     return next((arg for arg in exc.args if isinstance(arg, BaseException)), None)
 
 
-def links(exc: BaseException) -> Iterator[BaseException]:
-    """The exception and all that is wrapped in it, outermost first, each one once."""
+def links(exc: BaseException, *, until: BaseException | None = None) -> Iterator[BaseException]:
+    """The exception and all that is wrapped in it, outermost first, each one once; `until` as in `chain`."""
     seen: set[int] = set()
     waiting = [exc]
     while waiting and len(seen) < _LINKS:
-        for link in chain(waiting.pop(0)):
+        for link in chain(waiting.pop(0), until=until):
             if id(link) in seen:
                 continue
             seen.add(id(link))
@@ -123,16 +123,18 @@ def body_of(exc: BaseException, now: float | None = None) -> ErrorBody:
     return finish(facts, now)
 
 
-def facts_of_exception(exc: BaseException, *, now: float) -> LLMError:
+def facts_of_exception(exc: BaseException, *, now: float, until: BaseException | None = None) -> LLMError:
     """What a live exception alone tells, where no tap saw the call.
 
     Args:
         exc: The outermost exception.
         now: Unix time in seconds.
+        until: Where its chain ends; see `chain`.
     """
-    known = list(links(exc))
+    known = list(links(exc, until=until))
     bodies = [body_of(link, now) for link in known]
     body = best_of(bodies) or bodies[0]
+    failed = next((link for link, said in zip(known, bodies, strict=True) if body.status and said.status), exc)
     told = next((link for link in known if _get(_get(link, "response"), "headers") is not None), exc)
     found = _get(_get(told, "response"), "headers")
     answered: Mapping[str, str] = found if isinstance(found, Mapping) else {}
@@ -141,7 +143,7 @@ def facts_of_exception(exc: BaseException, *, now: float) -> LLMError:
     wait = headers.retry_after_s(answered, now)
     return LLMError(
         status=body.status,
-        error_type=type_name(exc),
+        error_type=type_name(failed),
         code=body.code,
         type=body.type,
         param=body.param,
@@ -150,7 +152,7 @@ def facts_of_exception(exc: BaseException, *, now: float) -> LLMError:
         context_limit=limit,
         requested_tokens=asked,
         message=scrub(message) or None,
-        stacktrace=stacktrace_of(exc),
+        stacktrace=stacktrace_of(exc, until=until),
         causes=tuple(
             Cause(type_name(link), scrub(text_of(link)[:_MESSAGE_LIMIT]))
             for link in known

@@ -6,14 +6,12 @@ import asyncio
 import socket
 
 import httpx
-import openai
 import pytest
 
 from otel_triage.facts.exceptions import (
     broke_at,
     causes_of,
     chain,
-    facts_of_exception,
     is_cancellation,
     stacktrace_of,
     text_of,
@@ -85,40 +83,6 @@ def test_secrets_in_a_stack_are_scrubbed() -> None:
         raise ValueError("key sk-proj-aB3dEfGhIjKlMnOpQrSt is wrong")
 
     assert "sk-proj-aB3dEfGhIjKlMnOpQrSt" not in stacktrace_of(caught(fail))
-
-
-def test_facts_of_an_openai_exception() -> None:
-    body = {"message": "You exceeded", "type": "insufficient_quota", "code": "insufficient_quota"}
-    response = httpx.Response(
-        429,
-        headers={"x-request-id": "req_9", "retry-after": "7"},
-        request=httpx.Request("POST", "https://api.openai.com/v1/chat/completions"),
-    )
-    exc = openai.RateLimitError("Error code: 429 - You exceeded", response=response, body=body)
-    facts = facts_of_exception(RuntimeError("wrapped"), now=0)
-    assert (facts.status, facts.message, facts.error_type) == (None, "wrapped", "RuntimeError")
-
-    wrapper = RuntimeError("the agent failed")
-    wrapper.__cause__ = exc
-    facts = facts_of_exception(wrapper, now=0)
-    assert {
-        "status": facts.status,
-        "code": facts.code,
-        "type": facts.type,
-        "message": facts.message,
-        "request_id": facts.request_id,
-        "retry_after_s": facts.retry_after_s,
-        "error_type": facts.error_type,
-    } == {
-        "status": 429,
-        "code": "insufficient_quota",
-        "type": "insufficient_quota",
-        "message": "You exceeded",
-        "request_id": "req_9",
-        "retry_after_s": 7.0,
-        "error_type": "openai.RateLimitError",
-    }
-    assert [cause.type for cause in facts.causes] == ["RuntimeError", "openai.RateLimitError"]
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,37 @@ def test_attributes_that_raise_or_lie_are_unknown() -> None:
     cycle = ValueError("a")
     cycle.original_exception = cycle  # type: ignore[attr-defined]
     assert list(links(cycle)) == [cycle]
+
+
+def test_the_exception_with_the_answer_is_the_one_that_failed() -> None:
+    body = {"message": "You exceeded", "type": "insufficient_quota", "code": "insufficient_quota"}
+    response = httpx.Response(
+        429,
+        headers={"x-request-id": "req_9", "retry-after": "7"},
+        request=httpx.Request("POST", "https://api.openai.com/v1/chat/completions"),
+    )
+    exc = openai.RateLimitError("Error code: 429 - You exceeded", response=response, body=body)
+    facts = facts_of_exception(RuntimeError("wrapped"), now=0)
+    assert (facts.status, facts.message, facts.error_type) == (None, "wrapped", "RuntimeError")
+
+    wrapper = RuntimeError("the agent failed")
+    wrapper.__cause__ = exc
+    facts = facts_of_exception(wrapper, now=0)
+    assert {
+        "status": facts.status,
+        "code": facts.code,
+        "type": facts.type,
+        "message": facts.message,
+        "request_id": facts.request_id,
+        "retry_after_s": facts.retry_after_s,
+        "error_type": facts.error_type,
+    } == {
+        "status": 429,
+        "code": "insufficient_quota",
+        "type": "insufficient_quota",
+        "message": "You exceeded",
+        "request_id": "req_9",
+        "retry_after_s": 7.0,
+        "error_type": "openai.RateLimitError",
+    }
+    assert [cause.type for cause in facts.causes] == ["RuntimeError", "openai.RateLimitError"]
