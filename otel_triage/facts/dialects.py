@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from otel_triage.facts.providers import provider_of_host
+from otel_triage.facts.providers import provider_of_host, provider_of_name
 from otel_triage.facts.wire import FACT_NAMES, read_facts
 from otel_triage.model import LLMError
 
@@ -180,11 +180,9 @@ def _provider(facts: LLMError) -> str | None:
     name = facts.provider
     if name:
         # Vercel writes the API behind the provider's name: openai.chat, anthropic.messages.
-        known = table()["providers"]
         first = name.split(".")[0]
-        name = known.get(name) or (
-            known.get(first, first) if first in ("openai", "anthropic", "mistral") else name
-        )
+        known = provider_of_name(name)
+        name = known or (first in ("openai", "anthropic", "mistral") and provider_of_name(first)) or name
     if name in (None, "openai") and facts.server_address:
         return provider_of_host(facts.server_address) or name
     return name

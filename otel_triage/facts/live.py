@@ -134,7 +134,9 @@ def facts_of_exception(exc: BaseException, *, now: float, until: BaseException |
     known = list(links(exc, until=until))
     bodies = [body_of(link, now) for link in known]
     body = best_of(bodies) or bodies[0]
-    failed = next((link for link, said in zip(known, bodies, strict=True) if body.status and said.status), exc)
+    failed = next(
+        (link for link, said in zip(known, bodies, strict=True) if body.status and said.status), exc
+    )
     told = next((link for link in known if _get(_get(link, "response"), "headers") is not None), exc)
     found = _get(_get(told, "response"), "headers")
     answered: Mapping[str, str] = found if isinstance(found, Mapping) else {}

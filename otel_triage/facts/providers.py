@@ -1,4 +1,4 @@
-"""Who is called, by host and path: reads `providers.toml`."""
+"""Who is called, by host and path or by name: reads `providers.toml`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from typing import Any, Final
+
+_BETWEEN: Final = re.compile(r"[\s/_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,38 @@ def _host_pattern(host: str) -> str:
 
 
 @cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads(files("otel_triage.facts").joinpath("providers.toml").read_text("utf-8"))
+
+
+@cache
+def _names() -> dict[str, str]:
+    table: dict[str, list[str]] = _data()["names"]
+    return {name: known for known, aliases in table.items() for name in (known, *aliases)}
+
+
+def _folded(name: str) -> str:
+    return _BETWEEN.sub("_", name.strip().lower())
+
+
+@lru_cache(maxsize=256)
+def provider_of_name(name: str) -> str | None:
+    """The provider that is met under this name, or None: "Azure OpenAI" is `azure.ai.openai`."""
+    return _names().get(_folded(name))
+
+
+@lru_cache(maxsize=256)
+def canonical(provider: str | None) -> str:
+    """A provider's name as rules have it; empty if unknown.
+
+    A name that the table lacks stays, in lower case and with "_" between words.
+    """
+    return provider_of_name(provider) or _folded(provider) if provider else ""
+
+
+@cache
 def _tables() -> tuple[tuple[_Host, ...], tuple[_Shape, ...]]:
-    data = tomllib.loads(files("otel_triage.facts").joinpath("providers.toml").read_text("utf-8"))
+    data = _data()
     hosts = tuple(
         _Host(
             name=row["name"],

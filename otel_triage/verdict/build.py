@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from otel_triage.facts.providers import canonical
 from otel_triage.model import BrokeAt, Cause, LLMError, Outcome, Owner, Retryable, Severity
 from otel_triage.verdict import data, table
 from otel_triage.verdict.index import index_of
@@ -71,15 +72,6 @@ def statuses() -> dict[str, int | str]:
         if status != "local" and (not isinstance(status, int) or not 100 <= status <= 599):
             raise DataError(f'statuses.toml: {name} needs an HTTP status, as 429, or "local"')
     return table
-
-
-def providers() -> dict[str, list[str]]:
-    """`providers.toml`: a provider's name -> the other names that it is met under."""
-    found: dict[str, list[str]] = _toml(HERE / "providers.toml")
-    names = [*found, *(alias for aliases in found.values() for alias in aliases)]
-    for twice in {name for name in names if names.count(name) > 1}:
-        raise DataError(f"providers.toml: {twice} exists twice")
-    return found
 
 
 def code_rows() -> list[dict[str, Any]]:
@@ -193,11 +185,10 @@ def error_of(record: dict[str, Any]) -> LLMError:
 
 def _packaged_rules() -> list[dict[str, Any]]:
     """All rules without their examples, providers by their one name."""
-    names = {alias: name for name, aliases in providers().items() for alias in aliases}
     rows = [{key: row[key] for key in row if key not in _EXAMPLES} for row in rule_rows()] + code_rows()
     for row in rows:
         if "provider" in row:
-            row["provider"] = sorted({names.get(name, name) for name in row["provider"]})
+            row["provider"] = sorted({canonical(name) for name in row["provider"]})
     return rows
 
 
@@ -212,7 +203,6 @@ def build() -> bytes:
         "package": version("otel-triage"),
         "taxonomy": taxonomy(),
         "statuses": statuses(),
-        "providers": providers(),
         "advice": advice(),
     }
     # One rule a line, so that a change is readable in a review; the index is for machines.

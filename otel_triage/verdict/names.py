@@ -44,23 +44,6 @@ def plain(text: str) -> str:
     return " ".join(text.replace("\u2019", "'").lower().split())
 
 
-@lru_cache(maxsize=256)
-def canonical(provider: str | None) -> str:
-    """A provider's name as rules have it (`providers.toml`); empty if unknown.
-
-    "Azure OpenAI" and "azure_openai" are `azure.ai.openai`; a name that the table lacks stays,
-    in lower case and with "_" between words.
-    """
-    name = re.sub(r"[\s/_-]+", "_", (provider or "").strip().lower())
-    return _providers().get(name, name)
-
-
-@cache
-def _providers() -> dict[str, str]:
-    table: dict[str, list[str]] = data.load()["providers"]
-    return {alias: name for name, aliases in table.items() for alias in aliases}
-
-
 _PATH: Final = re.compile(r"[.:$\\\\]+")
 
 

@@ -22,6 +22,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Final, overload
 
+from otel_triage.facts.providers import canonical
 from otel_triage.model import LLMError, Retryable
 from otel_triage.verdict import data
 from otel_triage.verdict.index import ALWAYS, FOREIGN, Index, index_of
@@ -29,7 +30,6 @@ from otel_triage.verdict.names import (
     LOCAL,
     NO_STATUS,
     SPOKEN_CODE,
-    canonical,
     named_classes,
     plain,
     short,

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from otel_triage.facts.providers import Endpoint, endpoint_of, provider_of_host
+from otel_triage.facts.providers import Endpoint, canonical, endpoint_of, provider_of_host, provider_of_name
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,23 @@ def test_every_row_names_its_source() -> None:
     rows = data["provider"] + data["endpoint"]
     assert len(rows) > 30
     assert [row for row in rows if not row.get("source", "").startswith("https://")] == []
+
+
+def test_a_name_means_one_provider() -> None:
+    data = tomllib.loads(files("otel_triage.facts").joinpath("providers.toml").read_text("utf-8"))
+    names = [*data["names"], *(alias for aliases in data["names"].values() for alias in aliases)]
+    assert sorted(names) == sorted(set(names))
+    assert [name for name in names if canonical(name) not in data["names"]] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("Azure OpenAI", "azure.ai.openai"),
+        ("google-gla", "gcp.gemini"),
+        ("Z.AI", "zhipu"),
+        ("Some New-One", None),
+    ],
+)
+def test_provider_of_name(name: str, known: str | None) -> None:
+    assert provider_of_name(name) == known

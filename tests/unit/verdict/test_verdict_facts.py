@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from otel_triage.facts.providers import canonical
 from otel_triage.model import LLMError
 from otel_triage.verdict import build, table
 from otel_triage.verdict.classify import classify
-from otel_triage.verdict.names import canonical
 
 # Rows that are wrong, with the reason: (provider, status, code, begin of the pattern).
 WRONG: dict[tuple[str, str, str, str], str] = {}
