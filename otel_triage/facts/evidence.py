@@ -6,7 +6,7 @@ Asked in capture and sidecar only: `classify()` and the command line always answ
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Any, Final
@@ -26,7 +26,7 @@ CONSUMER: Final = 5
 
 _CALL_ID: Final = FACT_NAMES["call_id"]
 _SEPARATORS: Final = (".", "/", ":", "$")
-_NOT_FAILED: Final = frozenset({Outcome.OK, Outcome.ABSORBED, Outcome.RECOVERED, Outcome.CANCELLED})
+NOT_FAILED: Final = frozenset({Outcome.OK, Outcome.ABSORBED, Outcome.RECOVERED, Outcome.CANCELLED})
 _METHODS: Final = ("http.request.method", "http.method")
 _URLS: Final = ("url.full", "http.url", "url.path", "http.target")
 
@@ -67,12 +67,23 @@ def is_llm_exception(error: LLMError, stacktrace: str = "") -> bool:
     types = {cause.type for cause in (*error.causes, *trace.causes)}
     if error.error_type:
         types.add(error.error_type)
+    return names_llm(types, trace.frames, trace.raised)
+
+
+def names_llm(types: Collection[str], frames: Iterable[str], raised: Iterable[str]) -> bool:
+    """Whether exceptions or their frames name an LLM client library or framework.
+
+    Args:
+        types: Classes of the chain, by full module path.
+        frames: Modules of all frames.
+        raised: Of each exception of the chain the module that raised it.
+    """
     return (
-        not types.isdisjoint(_paths("classes"))
+        not _paths("classes").isdisjoint(types)
         or _any_below(types, "clients")
         or _any_below(types, "frameworks")
-        or _any_below(trace.frames, "clients")
-        or _any_below(trace.raised, "frameworks")
+        or _any_below(frames, "clients")
+        or _any_below(raised, "frameworks")
     )
 
 
@@ -123,7 +134,7 @@ def evidence_of_span(read: Read, kind: int, error: LLMError | None = None) -> Ev
         error: Its facts, if more is known than was read.
     """
     error = error or read.error
-    if error.outcome in _NOT_FAILED or is_cancelled(error):
+    if error.outcome in NOT_FAILED or is_cancelled(error):
         return Evidence.NONE
     if error.error_id:
         return Evidence.CALL
@@ -148,7 +159,7 @@ def evidence_of_record(read: Read, event_name: str, known_events: Container[str]
         event_name: The record's event name, or "".
         known_events: Names of the events that tell of one failed call.
     """
-    if read.error.outcome in _NOT_FAILED or is_cancelled(read.error):
+    if read.error.outcome in NOT_FAILED or is_cancelled(read.error):
         return Evidence.NONE
     if event_name in known_events:
         return Evidence.CALL

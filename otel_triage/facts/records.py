@@ -179,7 +179,7 @@ def _attributes(tags: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _provider_in(text: str) -> str | None:
+def provider_in(text: str) -> str | None:
     """The provider whose address a text names."""
     if "://" not in text and "host='" not in text:
         return None
@@ -213,7 +213,7 @@ def facts_of_text(
     causes: tuple[Cause, ...] = found.get("causes", ())
     limit, asked = token_limits(found.get("message", ""))
     found |= {
-        "provider": _provider_in(error_message) if tagged.provider is None else None,
+        "provider": provider_in(error_message) if tagged.provider is None else None,
         "error_type": causes[0].type if causes else None,
         "context_limit": limit,
         "requested_tokens": asked,
@@ -229,7 +229,7 @@ def facts_of_text(
     return changed(tagged, kept)
 
 
-def _seconds(timestamp: object) -> float | None:
+def unix_seconds(timestamp: object) -> float | None:
     """A record's time as Unix seconds: RFC 3339, or a number of seconds or milliseconds."""
     if isinstance(timestamp, (int, float)) and not isinstance(timestamp, bool):
         return timestamp / 1000 if timestamp > 10**11 else float(timestamp)
@@ -258,5 +258,5 @@ def facts_of_record(record: Mapping[str, Any]) -> LLMError:
         _said(record, "error_message"),
         _said(record, "stacktrace"),
         {str(name): value for name, value in tags.items()} if isinstance(tags, Mapping) else None,
-        now=_seconds(record.get("timestamp")),
+        now=unix_seconds(record.get("timestamp")),
     )
