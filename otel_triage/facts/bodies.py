@@ -5,10 +5,9 @@ The doors to `walk` (decoded data) and `text` (texts), which hold the forms and 
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Final
 
+from otel_triage.facts.amounts import token_limits
 from otel_triage.facts.text import finish, read_text
 from otel_triage.facts.values import MESSAGE_LIMIT
 from otel_triage.facts.walk import ErrorBody, Walk
@@ -37,29 +36,3 @@ def read_error_text(text: str, *, now: float | None = None) -> ErrorBody:
     """
     body = read_text(text, now).body
     return body if body.message is not None else replace(body, message=text.strip()[:MESSAGE_LIMIT] or None)
-
-
-_LIMITS: Final = (
-    # OpenAI: "maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens"
-    # "… you requested 9000 tokens (…)": https://platform.openai.com/docs/guides/error-codes
-    re.compile(
-        r"maximum context length (?:is|of) (?P<limit>[\d,]{1,15}).{0,80}?(?P<asked>[\d,]{1,15}+) tokens", re.S
-    ),
-    re.compile(r"maximum context length (?:is|of) (?P<limit>[\d,]{1,15})"),
-    # Anthropic: "prompt is too long: 210000 tokens > 200000 maximum"
-    re.compile(r"(?P<asked>[\d,]{1,15}+) tokens > (?P<limit>[\d,]{1,15}) maximum"),
-)
-
-
-def token_limits(message: str) -> tuple[int | None, int | None]:
-    """The model's context limit and the tokens asked for, where the provider names them."""
-    for pattern in _LIMITS:
-        if found := pattern.search(message):
-            groups = found.groupdict()
-            asked = groups.get("asked")
-            return _count(groups["limit"]), _count(asked) if asked else None
-    return None, None
-
-
-def _count(digits: str) -> int:
-    return int(digits.replace(",", "") or 0)
