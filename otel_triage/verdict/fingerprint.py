@@ -1,8 +1,9 @@
 """The stable identity of "the same error": what differs from one occurrence to the next is masked.
 
 A fingerprint is hashed from what an error *is*: provider, status, the provider's code and
-type, why the model stopped, where the exchange broke, the innermost exception class, how
-long a wait is stated, and the message with everything masked that changes from call to call.
+type, why the model stopped, where the exchange broke, the innermost exception class where no
+answer came, how long a wait is stated, and the message with everything masked that changes from
+call to call.
 Statuses, provider codes and limit windows ("per min", TPM, `limit: 0`) are never masked.
 """
 
@@ -10,12 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
+from http import HTTPStatus
 from typing import Final
 
+from otel_triage.facts.providers import canonical
+from otel_triage.facts.waits import wait_in
 from otel_triage.model import LLMError
-from otel_triage.verdict.advice import LONG_WAIT_S, wait_in
+from otel_triage.verdict.advice import LONG_WAIT_S
+from otel_triage.verdict.names import short
 
 _READ: Final = 1000
+_STATUS_TEXT: Final = 80
+_STATUS_WORDS: Final = frozenset({"error", "code", "status", "http", "response"})
+_WORD: Final = re.compile(r"[a-z0-9]+")
+_SYSTEM: Final = re.compile(r"\[(?:Errno|WinError|SSL)\b")
 _KEPT: Final = 500
 _DAY_S: Final = 86400.0
 
@@ -125,25 +135,71 @@ def _wait_class(message: str | None) -> str:
     return "short" if wait_s <= LONG_WAIT_S else "hours" if wait_s < _DAY_S else "days"
 
 
-def fingerprint(error: LLMError, verdict_category: str, verdict_reason: str) -> str:
+def _said(error: LLMError) -> str:
+    """The masked message; empty where it only names the status, as "Error code: 502" or a page's title do."""
+    message = error.message or ""
+    if error.status and len(message) < _STATUS_TEXT:
+        words = set(_WORD.findall(message.lower())) - _STATUS_WORDS - {str(error.status)}
+        if not words - _phrase(error.status):
+            return ""
+    return mask(message, error.model)
+
+
+@cache
+def _phrase(status: int) -> frozenset[str]:
+    try:
+        return frozenset(_WORD.findall(HTTPStatus(status).phrase.lower()))
+    except ValueError:
+        return frozenset()
+
+
+def _innermost(error: LLMError) -> str:
+    """The class of the innermost cause, or the words of the operating system: classes differ around those.
+
+    Where the provider refused it is nothing: the class is the client library's name for the status.
+    """
+    if (error.status or 0) >= 400:
+        return ""
+    if not error.causes:
+        return short(error.error_type or "")
+    last = error.causes[-1]
+    return mask(last.message) if _SYSTEM.match(last.message) else short(last.type)
+
+
+def _parts(error: LLMError) -> list[str]:
+    """What an error is, as far as its own text tells it."""
+    return [
+        _innermost(error),
+        _wait_class(error.message),
+        _said(error),
+        *sorted(error.finish_reasons or ()),
+        str(error.status or ""),
+    ]
+
+
+def _digest(mark: str, parts: list[str]) -> str:
+    joined = "\x1f".join(parts).encode("utf-8", "replace")
+    return f"{mark}:{hashlib.blake2b(joined, digest_size=8).hexdigest()}"
+
+
+def fingerprint(error: LLMError) -> str:
     """The identity of an error: `f:` or `c:` and 16 hex digits.
 
-    `f:` where the provider and its status, code or type are known; the verdict is no part of it,
-    so that a correction outlives a change of rules. `c:`, coarser, where only a text is
-    known: there the verdict takes the place of the facts that the text hides.
+    `f:` where the facts of the call are known: the provider with its code or type, or what the tap
+    saw; `c:`, coarser, where there is only a text. The verdict is no part of it, so that a
+    correction outlives a change of rules.
     """
-    innermost = error.causes[-1].type if error.causes else error.error_type or ""
-    parts = [
-        (error.provider or "").lower(),
-        innermost.rpartition(".")[2],
-        _wait_class(error.message),
-        mask(error.message or "", error.model),
-        *sorted(error.finish_reasons or ()),
-    ]
-    known = bool(error.provider) and (error.status or error.code or error.type)
-    if known:
-        parts += [str(error.status or ""), error.code or "", error.type or "", error.broke_at or ""]
-    else:
-        parts += [verdict_category, verdict_reason]
-    digest = hashlib.blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
-    return f"{'f' if known else 'c'}:{digest}"
+    told = error.code or error.type or error.broke_at or error.call_id
+    if not error.provider or not told:
+        return alias(error)
+    facts = [canonical(error.provider), error.code or "", error.type or "", error.broke_at or ""]
+    return _digest("f", [*facts, *_parts(error)])
+
+
+def alias(error: LLMError) -> str:
+    """The `c:` fingerprint that the same error has where it is known by its text alone.
+
+    What a person says of an error that was met as a bare text holds for it as a call, and the
+    other way round: memory and corrections look under both.
+    """
+    return _digest("c", _parts(error))

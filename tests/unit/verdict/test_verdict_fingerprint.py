@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_triage.facts.scrub import scrub
 from otel_triage.model import BrokeAt, Cause, LLMError
-from otel_triage.verdict.fingerprint import fingerprint, mask
+from otel_triage.verdict.fingerprint import alias, fingerprint, mask
 
 BASE = LLMError(
     provider="openai", status=429, code="rate_limit_exceeded", error_type="openai.RateLimitError",
@@ -18,8 +18,7 @@ BASE = LLMError(
 )  # fmt: skip
 
 
-def of(error: LLMError) -> str:
-    return fingerprint(error, "rate_limit", "tokens")
+of = fingerprint
 
 
 hexes = st.text("0123456789abcdef", min_size=8, max_size=32)
@@ -104,10 +103,8 @@ def test_stable_under_scrubbing(one_id, email):
         {"status": 503},
         {"code": "slow_down"},
         {"type": "requests"},
-        {"error_type": "openai.APIStatusError"},
         {"broke_at": BrokeAt.STREAM},
         {"finish_reasons": ("length",)},
-        {"causes": (Cause("httpx.ConnectError"), Cause("socket.gaierror"))},
         {"message": "Rate limit reached for gpt-4o on tokens per day (TPD): Limit 30000."},
         {"message": "Rate limit reached for gpt-4o on requests per min (RPM): Limit 30000."},
         {"message": "Rate limit reached for gpt-4o on tokens per min (TPM): limit: 0."},
@@ -155,13 +152,40 @@ def test_prefix_says_what_it_rests_on():
     assert of(LLMError(provider="openai", code="x"))[:2] == "f:"
     assert of(LLMError(provider="openai", message="x"))[:2] == "c:"
     assert of(LLMError(status=429, message="x"))[:2] == "c:"
+    assert of(LLMError(provider="openai", status=429, message="x"))[:2] == "c:"
+    assert of(LLMError(provider="openai", call_id="1", message="x"))[:2] == "f:"
 
 
-def test_with_facts_the_verdict_is_no_part_of_the_identity():
-    """A person's correction must outlive a rule set that changes its mind."""
-    assert fingerprint(BASE, "rate_limit", "tokens") == fingerprint(BASE, "unclassified", "unknown")
-    bare = LLMError(message="x")
-    assert fingerprint(bare, "timeout", "read") != fingerprint(bare, "timeout", "connect")
+def test_the_client_library_is_no_part_of_what_a_provider_refused():
+    asked_by_another = replace(
+        BASE, error_type="groq.RateLimitError", causes=(Cause("httpx.HTTPStatusError"),)
+    )
+    assert of(asked_by_another) == of(BASE)
+    unanswered = replace(BASE, status=None, error_type="openai.APIConnectionError")
+    assert of(unanswered) != of(replace(unanswered, error_type="openai.APITimeoutError"))
+
+
+def test_an_alias_is_the_fingerprint_of_the_same_error_by_a_nameless_provider():
+    nameless = replace(BASE, provider=None)
+    assert alias(BASE) == alias(nameless) == of(nameless) != of(BASE)
+    assert alias(replace(BASE, provider="groq", broke_at=BrokeAt.STREAM)) == alias(BASE)
+
+
+@pytest.mark.parametrize("text", ["Error code: 502", "502 Bad Gateway", "Bad Gateway", "HTTP 502", ""])
+def test_a_text_that_names_the_status_alone_says_nothing(text):
+    assert of(LLMError(status=502, message=text)) == of(LLMError(status=502))
+    assert of(LLMError(status=502, message=f"{text} upstream broke")) != of(LLMError(status=502))
+
+
+def test_classes_around_an_error_of_the_operating_system_do_not_count():
+    refused = "[Errno 111] Connection refused"
+    one = LLMError(message="Connection error.", causes=(Cause("httpx.ConnectError", refused),))
+    other = replace(one, causes=(*one.causes, Cause("ConnectionRefusedError", refused)))
+    assert of(one) == of(other) != of(replace(one, causes=(Cause("httpx.ConnectTimeout"),)))
+
+
+def test_names_of_one_provider_are_one():
+    assert of(replace(BASE, provider="azure_openai")) == of(replace(BASE, provider="Azure OpenAI"))
 
 
 def test_known_masks():
