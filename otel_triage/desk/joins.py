@@ -30,6 +30,7 @@ class Origin(StrEnum):
 
     EVENT = "event"  # the error event: all that the tap knows
     SPAN = "span"  # the span of the call
+    CAPTURED = "captured"  # the exception, captured by a Sentry SDK wherever it came to
     AROUND = "around"  # a span around the call, one of its HTTP attempts, a logged exception
 
 
@@ -39,7 +40,8 @@ class Sighting:
 
     `identity` names the place itself: the same one comes again with a replay or a resend.
     `reporter` is who tells (an instrumentation scope): it tells of one failure once only.
-    Times are Unix seconds; `began` is when the call began, as far as known.
+    Times are Unix seconds; `began` is when the call began, as far as known. `cause` is what rules
+    make of it here: category and reason.
     """
 
     origin: Origin
@@ -50,6 +52,7 @@ class Sighting:
     span_id: str
     parent_id: str
     fingerprint: str
+    cause: tuple[str, str] = ("", "")
     began: float
     at: float
 
@@ -190,6 +193,11 @@ def _link(sighting: Sighting, failure: Failure) -> Link | None:
     ):
         return None
     near = abs(sighting.at - failure.at) <= SAME_S
+    if Origin.CAPTURED in (sighting.origin, failure.origin):
+        # Without tracing a Sentry SDK puts all that a process does into one trace: the cause must agree.
+        if not near or sighting.reporter in failure.reporters:
+            return None
+        return Link.SAME if _same_cause(sighting, failure) else None
     alike = near and failure.verdict.fingerprint == sighting.fingerprint
     if sighting.origin is Origin.AROUND:
         # Whatever surrounds a failed call, or was one of its attempts, tells nothing new.
@@ -210,6 +218,14 @@ def _link(sighting: Sighting, failure: Failure) -> Link | None:
     if sighting.reporter in failure.reporters:
         return None
     return Link.SAME if alike or (near and _twins(sighting, failure)) else None
+
+
+def _same_cause(sighting: Sighting, failure: Failure) -> bool:
+    """Whether what was captured far from the call is what happened there, as far as facts tell."""
+    if failure.verdict.fingerprint == sighting.fingerprint:
+        return True
+    providers = {sighting.error.provider, failure.error.provider} - {None}
+    return sighting.cause == (failure.verdict.category, failure.verdict.reason) and len(providers) < 2
 
 
 def _twins(sighting: Sighting, failure: Failure) -> bool:

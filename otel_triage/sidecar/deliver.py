@@ -9,18 +9,19 @@ that one poisonous record cannot take healthy ones to the dead-letter table.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from otel_triage.sidecar import faults
 from otel_triage.sidecar.exporters import Accepted, Exporter, Outcome, Rejected, Retry
 from otel_triage.sidecar.metrics import Metrics
-from otel_triage.sidecar.signals import Signal
+from otel_triage.sidecar.signals import OTLP, Signal
 from otel_triage.sidecar.store import Burial
 
 LINGER_S: Final = 0.05
@@ -32,6 +33,8 @@ IN_FLIGHT: Final = 4
 MAX_BACKOFF_S: Final = 30.0
 MAX_HINT_S: Final = 300.0
 """A backend that asks for a longer wait is asked again after this."""
+MAX_LIMITED_S: Final = 60.0
+"""How long a lane that is limited sleeps before it looks for records that are too old."""
 ITEM_OVERHEAD: Final = 512
 """Bytes of memory that a waiting record takes beside its payload, roughly."""
 
@@ -81,30 +84,22 @@ class NoDownstream:
         """Return at once."""
 
 
-class Delivery:
-    """Everything on its way to one exporter."""
+class Outbox:
+    """Everything on its way to one downstream: lanes, and the memory that they share."""
 
     keeps: Final = True
 
     def __init__(
-        self,
-        exporter: Exporter,
-        *,
-        memory_bytes: int,
-        max_age_s: float,
-        metrics: Metrics,
-        backoff_s: float = 1.0,
+        self, *, memory_bytes: int, max_age_s: float, metrics: Metrics, backoff_s: float = 1.0
     ) -> None:
-        """Deliver to `exporter`.
+        """Begin empty.
 
         Args:
-            exporter: The downstream.
             memory_bytes: Payloads held in memory; a record or two may come on top.
             max_age_s: Seconds since its arrival after which a record goes to the dead-letter table.
             metrics: Where everything is counted.
             backoff_s: The first wait before a retry; it doubles up to 30 s.
         """
-        self.exporter = exporter
         self.max_age_s = max_age_s
         self.metrics = metrics
         self.backoff_s = backoff_s
@@ -113,13 +108,8 @@ class Delivery:
         self._held = 0
         self._room = asyncio.Event()
         self._room.set()
-        self._lanes = {signal: _Lane(self, signal) for signal in Signal}
-        metrics.delivering_bytes.set_function(lambda: self._held)
-
-    def put(self, item: Item) -> None:
-        """Take one record."""
-        self._hold(len(item.body) + ITEM_OVERHEAD)
-        self._lanes[item.signal].put(item)
+        self._lanes: dict[object, Lane] = {}
+        metrics.hold_for_delivery(lambda: self._held)
 
     def finish(self, item: Item, burial: Burial | None = None) -> None:
         """Give a record back, delivered or given up."""
@@ -135,24 +125,26 @@ class Delivery:
         await self._room.wait()
 
     def degraded(self) -> list[str]:
-        """What the backend does not take now."""
-        return [
-            f"downstream: {signal}: {lane.trouble}" for signal, lane in self._lanes.items() if lane.trouble
-        ]
+        """What the downstream does not take now."""
+        troubles = (f"{lane.name}: {lane.trouble}" for lane in self._lanes.values() if lane.trouble)
+        return list(dict.fromkeys(troubles))
 
     async def drain(self) -> None:
         """Send without lingering; return when nothing is left."""
         self.flushing = True
         while any(lane.busy for lane in self._lanes.values()):
-            for lane in self._lanes.values():
+            for lane in list(self._lanes.values()):
                 lane.pump()
             await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """Stop sending; what was not delivered stays in the journal."""
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             await lane.close()
-        await self.exporter.close()
+
+    def _put(self, lane: Lane, item: Item) -> None:
+        self._hold(len(item.body) + ITEM_OVERHEAD)
+        lane.put(item)
 
     def _hold(self, size: int) -> None:
         self._held += size
@@ -162,11 +154,66 @@ class Delivery:
             self._room.clear()
 
 
-class _Lane:
-    """The records of one signal."""
+class Delivery(Outbox):
+    """Everything on its way to one OTLP exporter."""
 
-    def __init__(self, delivery: Delivery, signal: Signal) -> None:
+    def __init__(
+        self,
+        exporter: Exporter,
+        *,
+        memory_bytes: int,
+        max_age_s: float,
+        metrics: Metrics,
+        backoff_s: float = 1.0,
+    ) -> None:
+        """Deliver to `exporter`, a lane a signal; the rest as in `Outbox`."""
+        super().__init__(memory_bytes=memory_bytes, max_age_s=max_age_s, metrics=metrics, backoff_s=backoff_s)
+        self.exporter = exporter
+        for signal in OTLP:
+            send = functools.partial(exporter.export, signal)
+            self._lanes[signal] = Lane(self, signal, send, name=f"downstream: {signal}")
+
+    def put(self, item: Item) -> None:
+        """Take one record."""
+        self._put(self._lanes[item.signal], item)
+
+    async def close(self) -> None:
+        """Stop sending; what was not delivered stays in the journal."""
+        await super().close()
+        await self.exporter.close()
+
+
+class Lane:
+    """Records of one signal that go one way and wait for the same things."""
+
+    def __init__(
+        self,
+        delivery: Outbox,
+        signal: Signal,
+        send: Callable[[bytes], Awaitable[Outcome]],
+        *,
+        name: str,
+        joins: bool = True,
+        limited_s: Callable[[], float] = lambda: 0.0,
+        emptied: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            delivery: Whose lane it is.
+            signal: What its records are, in metrics.
+            send: Sends the bytes of one record, or of several joined ones, once.
+            name: In logs and in `/readyz`.
+            joins: Whether records may be joined by concatenation.
+            limited_s: For how many seconds nothing may be sent.
+            emptied: Called when nothing is left.
+        """
+        self.name = name
         self.trouble: str | None = None
+        self._send_once = send
+        self._join_bytes = JOIN_BYTES if joins else 0
+        self._limited_s = limited_s
+        self._emptied = emptied
         self._delivery = delivery
         self._metrics = delivery.metrics
         self._signal = signal
@@ -179,12 +226,14 @@ class _Lane:
 
     @property
     def busy(self) -> bool:
+        """Whether anything waits or is on its way."""
         return bool(self._queue or self._running)
 
     def put(self, item: Item) -> None:
+        """Take one record."""
         self._queue.append(item)
         self._bytes += len(item.body)
-        if self._timer is None or self._bytes >= JOIN_BYTES:
+        if self._timer is None or self._bytes >= self._join_bytes:
             if self._timer is not None:
                 self._timer.cancel()
             # Soon: after all records of the same commit, so that they share an export.
@@ -198,7 +247,7 @@ class _Lane:
         loop = asyncio.get_running_loop()
         while self._queue and len(self._running) < IN_FLIGHT:
             wait = self._last_sent + LINGER_S - loop.time()
-            if wait > 0 and self._bytes < JOIN_BYTES and not self._delivery.flushing:
+            if wait > 0 and self._bytes < self._join_bytes and not self._delivery.flushing:
                 self._timer = loop.call_later(wait, self.pump)
                 return
             self._last_sent = loop.time()
@@ -207,6 +256,7 @@ class _Lane:
             task.add_done_callback(self._ended)
 
     async def close(self) -> None:
+        """Stop sending."""
         if self._timer is not None:
             self._timer.cancel()
         for task in list(self._running):
@@ -217,12 +267,14 @@ class _Lane:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self.pump()
+        if not self.busy:
+            self._emptied()
 
     def _take(self) -> list[Item]:
         """As many records as fit into one export, at least one."""
         batch = [self._queue.popleft()]
         size = len(batch[0].body)
-        while self._queue and size + len(self._queue[0].body) <= JOIN_BYTES:
+        while self._queue and size + len(self._queue[0].body) <= self._join_bytes:
             batch.append(self._queue.popleft())
             size += len(batch[-1].body)
         self._bytes -= size
@@ -231,6 +283,9 @@ class _Lane:
     async def _deliver(self, batch: list[Item]) -> None:
         attempt = 0
         while batch := self._not_too_old(batch):
+            if (limited_s := self._limited_s()) > 0:
+                await asyncio.sleep(min(limited_s, MAX_LIMITED_S))
+                continue
             faults.reach("before_send")
             outcome = await self._send(batch)
             match outcome:
@@ -259,7 +314,7 @@ class _Lane:
         body = batch[0].body if len(batch) == 1 else b"".join(item.body for item in batch)
         began = time.monotonic()
         try:
-            return await self._delivery.exporter.export(self._signal, body)
+            return await self._send_once(body)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not stop the lane
             self._say(type(error).__name__, f"cannot export: {error!r}", traceback=True)
             return Retry(type(error).__name__, str(error))
@@ -273,7 +328,7 @@ class _Lane:
 
     def _accepted(self, batch: list[Item], outcome: Accepted) -> None:
         if self.trouble is not None:
-            log.info("downstream takes %s again", self._signal)
+            log.info("%s: taken again", self.name)
             self.trouble = None
         if outcome.rejected or outcome.text:
             self._metrics.partial.labels(self._signal).inc()
@@ -298,12 +353,10 @@ class _Lane:
 
     def _in_trouble(self, text: str) -> None:
         if self.trouble is None:
-            log.warning("downstream does not take %s: %s; trying again", self._signal, text)
+            log.warning("%s: not taken: %s; trying again", self.name, text)
         self.trouble = text
 
     def _say(self, key: str, text: str, *, traceback: bool = False) -> None:
         if key not in self._said:
             self._said.add(key)
-            log.warning(
-                "%s: %s (counted from now on, not logged again)", self._signal, text, exc_info=traceback
-            )
+            log.warning("%s: %s (counted from now on, not logged again)", self.name, text, exc_info=traceback)

@@ -16,7 +16,7 @@ import httpx
 
 from otel_triage.sidecar import rpc_status
 from otel_triage.sidecar.exporters import TIMEOUT_S, Outcome, Rejected, Retry, accepted
-from otel_triage.sidecar.signals import Signal
+from otel_triage.sidecar.signals import OTLP, Signal
 
 # The first three are not by the specification: they refuse us and not the request (export_grpc).
 RETRYABLE_STATUS: Final = frozenset({401, 403, 407, 429, 502, 503, 504})
@@ -37,7 +37,7 @@ class HttpExporter:
             timeout=TIMEOUT_S,
             verify=verify,
         )
-        self._urls = {signal: f"{endpoint}/v1/{signal}" for signal in Signal}
+        self._urls = {signal: f"{endpoint}/v1/{signal}" for signal in OTLP}
 
     async def export(self, signal: Signal, body: bytes) -> Outcome:
         """Send once."""

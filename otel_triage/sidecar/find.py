@@ -54,7 +54,7 @@ _SOFT: Final = tuple({reason.encode()[:8] for reason in SOFT_REASONS})
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """One failed span or one log record of an exception, read."""
+    """One failed span, log record of an exception or Sentry event, read."""
 
     place: Place
     origin: Origin
@@ -70,6 +70,7 @@ class Seen:
     at: float
     service: str
     environment: str
+    span: bool = True
 
 
 def find_spans(body: bytes, message: ExportTraceServiceRequest) -> list[Seen]:
@@ -199,6 +200,7 @@ def _read_record(record: LogRecord, content: bytes, scope: str) -> Seen | None:
         at=at,
         service="",
         environment="",
+        span=False,
     )
 
 

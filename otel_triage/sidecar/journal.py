@@ -15,7 +15,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -170,13 +170,19 @@ class Journal:
             self._waiting.buried.append(burial)
             self._wake.notify()
 
-    async def pending(self, after: int, limit: int = 256, max_bytes: int = 1 << 20) -> list[Record]:
-        """The oldest records above number `after` that are not settled.
+    async def pending(
+        self,
+        after: int,
+        signals: Sequence[Signal] = tuple(Signal),
+        limit: int = 256,
+        max_bytes: int = 1 << 20,
+    ) -> list[Record]:
+        """The oldest records of these signals above number `after` that are not settled.
 
         Raises:
             sqlite3.Error: If the disk refuses.
         """
-        return await asyncio.to_thread(self._reader.pending, after, limit, max_bytes)
+        return await asyncio.to_thread(self._reader.pending, after, signals, limit, max_bytes)
 
     async def read(self, seq: int) -> Record | None:
         """One pending record; None if it is settled or never was."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -62,8 +62,20 @@ class Metrics:
         self.delivering_bytes: Final = gauge(
             "delivering_bytes", "Bytes of payloads held in memory for delivery"
         )
+        self.rate_limited: Final = counter(
+            "rate_limited_requests",
+            "Envelopes answered with success and not kept: upstream takes none of their categories now",
+            "category",
+        )
         self.no_downstream: Final = counter("no_downstream_requests", "Requests with nowhere to go", "signal")
         self.dropped: Final = counter("dropped", "Dead letters deleted", "reason")
+
+        self._held: list[Callable[[], int]] = []
+        self.delivering_bytes.set_function(lambda: sum(held() for held in self._held))
+
+    def hold_for_delivery(self, held: Callable[[], int]) -> None:
+        """Add what one downstream's way holds in memory to `delivering_bytes`."""
+        self._held.append(held)
 
     def count_triage(self, counts: Mapping[str, int]) -> None:
         """Show what the triage stage counts for itself, as `otel_triage_triaged_total` by kind."""

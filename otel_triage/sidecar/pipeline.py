@@ -2,8 +2,8 @@
 
 A record goes to delivery from memory while there is room. Beyond that it stands in the
 journal only, and is read back when delivery has room again. A restart is the same case:
-everything stands in the journal. `_cursor` is the number of the last record that was handed
-to delivery: all above it wait in the journal, none below it does.
+everything stands in the journal. Each downstream has a route of its own, so that one that is
+dead does not stop the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import functools
 import logging
 import sqlite3
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -21,8 +21,9 @@ from otel_triage.sidecar.deliver import Item
 from otel_triage.sidecar.journal import Journal, JournalFull
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.refusals import Refused, Why
-from otel_triage.sidecar.signals import WIRE, ExportRequest, Signal
-from otel_triage.sidecar.stages import Triage, Triaged
+from otel_triage.sidecar.sentry_record import unpack
+from otel_triage.sidecar.signals import SENTRY, WIRE, Signal
+from otel_triage.sidecar.stages import Message, Triage, Triaged
 from otel_triage.sidecar.store import Burial, JournalError, Record
 
 _TICK_S: Final = 1.0
@@ -74,12 +75,30 @@ class Memory:
         self.held -= size
 
 
-def parse(signal: Signal, body: bytes) -> ExportRequest:
-    """Read an export request in full, so that nothing broken is acknowledged.
+class _Route:
+    """The way to one downstream.
+
+    `cursor` is the number of the last record of these signals that was handed over: all above it
+    wait in the journal, none below it does.
+    """
+
+    def __init__(self, signals: tuple[Signal, ...], downstream: Downstream) -> None:
+        self.signals = signals
+        self.downstream = downstream
+        self.cursor = 0
+        self.committed_seq = 0
+        self.behind = asyncio.Event()
+        self.level = asyncio.Event()
+
+
+def parse(signal: Signal, body: bytes) -> Message:
+    """Read a request in full, so that nothing broken is acknowledged.
 
     Raises:
         Refused: If it is not one.
     """
+    if signal in SENTRY:
+        return unpack(signal, body)
     request = WIRE[signal].request
     try:
         return request.FromString(body)
@@ -91,14 +110,20 @@ class Pipeline:
     """The data path. All methods belong to the event loop."""
 
     def __init__(
-        self, journal: Journal, triage: Triage, downstream: Downstream, *, memory_bytes: int, metrics: Metrics
+        self,
+        journal: Journal,
+        triage: Triage,
+        routes: Mapping[tuple[Signal, ...], Downstream],
+        *,
+        memory_bytes: int,
+        metrics: Metrics,
     ) -> None:
         """Tie the stages together; `start` recovers what the journal holds.
 
         Args:
             journal: Opened, not started.
             triage: The stage that finds and annotates failed calls.
-            downstream: Where to deliver.
+            routes: Where to deliver which signals.
             memory_bytes: Most bytes of requests between arrival and acknowledgement.
             metrics: Where everything is counted.
         """
@@ -106,12 +131,9 @@ class Pipeline:
         self.draining = False
         self._journal = journal
         self._triage = triage
-        self._downstream = downstream
+        self._routes = [_Route(signals, downstream) for signals, downstream in routes.items()]
+        self._route_of = {signal: route for route in self._routes for signal in route.signals}
         self._metrics = metrics
-        self._cursor = 0
-        self._committed_seq = 0
-        self._behind = asyncio.Event()
-        self._level = asyncio.Event()
         self._read_trouble: str | None = None
         self._tasks: set[asyncio.Future[None]] = set()
         self._notes: set[asyncio.Future[None]] = set()
@@ -121,22 +143,24 @@ class Pipeline:
     def start(self) -> None:
         """Begin: take requests at once, and recover what the last run left in the journal beside that."""
         self._journal.start()
-        self._committed_seq = self._journal.last_seq
         if self._journal.records:
             log.info("recovering %d records from the journal", self._journal.records)
-            self._behind.set()
-        else:
-            self._cursor = self._journal.last_seq
-            self._level.set()
-        for work in (self._catch_up(), self._tick()):
-            self._keep(work, self._tasks)
+        for route in self._routes:
+            route.committed_seq = self._journal.last_seq
+            if self._journal.records:
+                route.behind.set()
+            else:
+                route.cursor = self._journal.last_seq
+                route.level.set()
+            self._keep(self._catch_up(route), self._tasks)
+        self._keep(self._tick(), self._tasks)
 
-    async def accept(self, signal: Signal, body: bytes, message: ExportRequest | None = None) -> None:
+    async def accept(self, signal: Signal, body: bytes, message: Message | None = None) -> None:
         """Take one request; returns when it is durable.
 
         Args:
             signal: What it is.
-            body: The encoded export request.
+            body: The encoded request, as it stands in the journal.
             message: `body`, parsed, if the caller has it already.
 
         Raises:
@@ -168,9 +192,12 @@ class Pipeline:
 
     async def drain(self) -> None:
         """Return when every acknowledged record is delivered, and what was learnt is written down."""
-        await self._level.wait()
-        await self._downstream.drain()
+        await asyncio.gather(*(self._drain(route) for route in self._routes))
         await asyncio.gather(*self._notes)
+
+    async def _drain(self, route: _Route) -> None:
+        await route.level.wait()
+        await route.downstream.drain()
 
     async def close(self) -> None:
         """Stop working. What is not settled stays in the journal."""
@@ -180,31 +207,32 @@ class Pipeline:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._journal.close()
 
-    def _committed(self, message: ExportRequest, record: Record) -> None:
+    def _committed(self, message: Message, record: Record) -> None:
         """Take a record from the journal's commit, in the order of numbers."""
-        self._committed_seq = record.seq
-        if record.seq <= self._cursor:
+        route = self._route_of[record.signal]
+        route.committed_seq = record.seq
+        if record.seq <= route.cursor:
             return  # the way back from the journal was faster
         triaged = self._triaged(record, message)
-        if self._behind.is_set() or not self._downstream.has_room():
+        if route.behind.is_set() or not route.downstream.has_room():
             # Triaged all the same: a dead backend must not delay the desk. The payload is dropped here,
             # and triaged again when it is read back.
-            self._behind.set()
-            self._level.clear()
+            route.behind.set()
+            route.level.clear()
             if triaged.noted is not None:
-                self._note(triaged.noted, None)
+                self._note(triaged.noted, None, route)
         else:
-            self._hand_over(record, triaged)
+            self._hand_over(record, triaged, route)
 
-    def _triaged(self, record: Record, message: ExportRequest) -> Triaged:
+    def _triaged(self, record: Record, message: Message) -> Triaged:
         try:
             return self._triage(record.signal, record.body, message)
         except Exception:  # noqa: BLE001 - triage must never cost a request
             self._failed("triage", "triage failed; the request goes on as it came")
             return Triaged(record.body)
 
-    def _hand_over(self, record: Record, triaged: Triaged) -> None:
-        self._cursor = record.seq
+    def _hand_over(self, record: Record, triaged: Triaged, route: _Route) -> None:
+        route.cursor = record.seq
         item = Item(
             seq=record.seq,
             signal=record.signal,
@@ -215,20 +243,20 @@ class Pipeline:
             open=1 if triaged.noted is None else 2,
         )
         if triaged.noted is not None:
-            self._note(triaged.noted, item)
-        self._downstream.put(item)
+            self._note(triaged.noted, item, route)
+        route.downstream.put(item)
 
     def _delivered(self, item: Item, burial: Burial | None) -> None:
         item.burial = burial
         self._close_one(item)
 
-    def _note(self, noted: Awaitable[None], item: Item | None) -> None:
+    def _note(self, noted: Awaitable[None], item: Item | None, route: _Route) -> None:
         async def wait() -> None:
             try:
                 await noted
             except Exception:  # noqa: BLE001
                 self._failed("note", "the desk could not write down what it learnt")
-                if not self._downstream.keeps:
+                if not route.downstream.keeps:
                     return  # the record stays in the journal, and is noted at the next start
             if item is not None:
                 self._close_one(item)
@@ -245,13 +273,13 @@ class Pipeline:
         else:
             self._journal.bury(item.burial)
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, route: _Route) -> None:
         while True:
-            await self._behind.wait()
-            await self._downstream.wait_for_room()
-            known = self._committed_seq
+            await route.behind.wait()
+            await route.downstream.wait_for_room()
+            known = route.committed_seq
             try:
-                records = await self._journal.pending(self._cursor)
+                records = await self._journal.pending(route.cursor, route.signals)
                 self._read_trouble = None
             except (sqlite3.Error, OSError) as error:
                 self._read_trouble = f"journal: cannot read back: {error}"
@@ -259,13 +287,13 @@ class Pipeline:
                 await asyncio.sleep(1)
                 continue
             for record in records:
-                self._hand_over(record, self._reread(record))
+                self._hand_over(record, self._reread(record), route)
                 await asyncio.sleep(0)
             if not records:
-                self._cursor = max(self._cursor, known)
-                if self._committed_seq <= self._cursor:
-                    self._behind.clear()
-                    self._level.set()
+                route.cursor = max(route.cursor, known)
+                if route.committed_seq <= route.cursor:
+                    route.behind.clear()
+                    route.level.set()
 
     def _reread(self, record: Record) -> Triaged:
         try:

@@ -8,20 +8,25 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 
 from otel_triage.sidecar import datadir, receive_grpc, web
-from otel_triage.sidecar.addresses import Listen, bound, own_listener
-from otel_triage.sidecar.deliver import Delivery, NoDownstream
+from otel_triage.sidecar.addresses import Listen, bound, is_loopback, own_listener
+from otel_triage.sidecar.deliver import Delivery, NoDownstream, Outbox
+from otel_triage.sidecar.deliver_sentry import SentryDelivery
 from otel_triage.sidecar.exporters import Exporter
 from otel_triage.sidecar.journal import Journal
 from otel_triage.sidecar.metrics import Metrics
-from otel_triage.sidecar.pipeline import Pipeline
+from otel_triage.sidecar.pipeline import Downstream, Pipeline
+from otel_triage.sidecar.ratelimits import RateLimits
 from otel_triage.sidecar.receive_http import OtlpHttp
+from otel_triage.sidecar.receive_sentry import SentryHttp
 from otel_triage.sidecar.settings import Settings, SettingsError, variable
+from otel_triage.sidecar.signals import OTLP, SENTRY
 from otel_triage.sidecar.stages import Stage
+from otel_triage.sidecar.upstreams import Upstreams
 
 DRAIN_S: Final = 10.0
 """From SIGTERM to the end, at most."""
@@ -64,17 +69,40 @@ class Sidecar:
         # A quarter of the memory each for what comes in and what goes out: a parsed request takes
         # about three times its size on the wire.
         share = settings.memory_mib * _MIB // 4
-        self._delivery = _delivery(settings, share, metrics)
+        insecure = settings.allow_insecure_bind or is_loopback(settings.http_listen.host)
+        self._upstreams = Upstreams(settings.sentries, any_key=insecure)
+        self._limits = RateLimits()
+        self._deliveries: list[Outbox] = []
+        to_otlp, to_sentry = self._downstreams(share)
         self._stage = stage(settings, metrics)
         self.pipeline = Pipeline(
             self._journal,
             self._stage.triage,
-            self._delivery or NoDownstream(metrics),
+            {OTLP: to_otlp, SENTRY: to_sentry},
             memory_bytes=share,
             metrics=metrics,
         )
         self._serving: list[asyncio.Task[None]] = []
         self._build_servers()
+
+    def _downstreams(self, memory_bytes: int) -> tuple[Downstream, Downstream]:
+        """What takes OTLP, and what takes Sentry's requests; those that exist share the memory."""
+        settings = self._settings
+        sentry = any(entry.upstream for entry in settings.sentries)
+        limits: dict[str, Any] = {
+            "memory_bytes": memory_bytes // (2 if sentry and settings.otlp_endpoint else 1),
+            "max_age_s": settings.journal_hours * _HOUR_S,
+            "metrics": self.metrics,
+        }
+        to_otlp: Downstream = NoDownstream(self.metrics)
+        to_sentry: Downstream = NoDownstream(self.metrics)
+        if settings.otlp_endpoint is not None:
+            to_otlp = delivery = Delivery(_exporter(settings.otlp_endpoint, settings), **limits)
+            self._deliveries.append(delivery)
+        if sentry:
+            to_sentry = forwarding = SentryDelivery(self._upstreams, self._limits, **limits)
+            self._deliveries.append(forwarding)
+        return to_otlp, to_sentry
 
     def _build_servers(self) -> None:
         settings, metrics = self._settings, self.metrics
@@ -93,9 +121,18 @@ class Sidecar:
             _bind("admin_listen", settings.admin_listen),
         )
         self.http_listen, self.admin_listen = bound(self._http_socket), bound(self._admin_socket)
-        otlp = OtlpHttp(
+        sentry = SentryHttp(
             self.pipeline.accept,
             web.application(health),
+            upstreams=self._upstreams,
+            limits=self._limits,
+            memory=self.pipeline.memory,
+            max_bytes=max_bytes,
+            metrics=metrics,
+        )
+        otlp = OtlpHttp(
+            self.pipeline.accept,
+            sentry,
             memory=self.pipeline.memory,
             token=token,
             max_bytes=max_bytes,
@@ -113,8 +150,8 @@ class Sidecar:
 
     def degraded(self) -> list[str]:
         """What does not work as it should, while requests are taken."""
-        delivery = self._delivery.degraded() if self._delivery is not None else []
-        return [*self.pipeline.degraded(), *self._stage.degraded(), *delivery]
+        deliveries = (trouble for delivery in self._deliveries for trouble in delivery.degraded())
+        return [*self.pipeline.degraded(), *self._stage.degraded(), *deliveries]
 
     async def start(self) -> None:
         """Recover, listen and serve; returns when all listeners answer.
@@ -147,8 +184,8 @@ class Sidecar:
         for server in (self._http, *(server for server, _ in self._admin)):
             server.end()
         await self._grpc.stop(0)
-        if self._delivery is not None:
-            await self._delivery.close()
+        for delivery in self._deliveries:
+            await delivery.close()
         await self.pipeline.close()
         await asyncio.to_thread(self._stage.close)
         if self._journal.records:
@@ -162,7 +199,7 @@ class Sidecar:
             async with asyncio.timeout(RESOLVE_S):
                 await asyncio.to_thread(refuse_itself, self._settings, listeners)
         except TimeoutError:
-            log.warning("cannot resolve %s in time; not checked for a loop", self._settings.otlp_endpoint)
+            log.warning("cannot resolve the downstreams in time; not checked for a loop")
 
 
 def listens(settings: Settings) -> dict[str, Listen]:
@@ -177,25 +214,16 @@ def refuse_itself(settings: Settings, listeners: list[Listen]) -> None:
     Raises:
         SettingsError: If it is.
     """
-    endpoint = settings.otlp_endpoint
-    own = own_listener(endpoint, listeners) if endpoint is not None else None
-    if own is not None:
-        name = variable("otlp_endpoint")
-        raise SettingsError(
-            f"{name}: {endpoint} is this sidecar's own listener {own}: a loop. "
-            f"Give the backend's address. Example: {name}=http://collector:4317"
-        )
-
-
-def _delivery(settings: Settings, memory_bytes: int, metrics: Metrics) -> Delivery | None:
-    if settings.otlp_endpoint is None:
-        return None
-    return Delivery(
-        _exporter(settings.otlp_endpoint, settings),
-        memory_bytes=memory_bytes,
-        max_age_s=settings.journal_hours * _HOUR_S,
-        metrics=metrics,
-    )
+    upstreams = (("sentry_upstream", entry.upstream) for entry in settings.sentries)
+    for field, endpoint in (("otlp_endpoint", settings.otlp_endpoint), *upstreams):
+        own = own_listener(endpoint, listeners) if endpoint is not None else None
+        if own is not None:
+            name = variable(field)
+            example = (Settings.model_fields[field].examples or [""])[0]
+            raise SettingsError(
+                f"{name}: {endpoint} is this sidecar's own listener {own}: a loop. "
+                f"Give the backend's address. Example: {name}={example}"
+            )
 
 
 def _exporter(endpoint: str, settings: Settings) -> Exporter:

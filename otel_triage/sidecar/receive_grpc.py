@@ -12,7 +12,8 @@ import grpc.aio
 from otel_triage.sidecar import rpc_status
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.refusals import Refused, Why
-from otel_triage.sidecar.signals import WIRE, ExportRequest, Signal
+from otel_triage.sidecar.signals import WIRE, Signal
+from otel_triage.sidecar.stages import Message
 
 _SUCCESS: Final = b""  # an empty Export…ServiceResponse: taken in full
 _STREAMS: Final = 100  # requests at once on one connection; what comes on top waits in the client
@@ -21,7 +22,7 @@ _STREAMS: Final = 100  # requests at once on one connection; what comes on top w
 class Accept(Protocol):
     """Take one request; return when it is durable, raise `Refused` if it cannot be taken."""
 
-    async def __call__(self, signal: Signal, body: bytes, message: ExportRequest | None = None) -> None:
+    async def __call__(self, signal: Signal, body: bytes, message: Message | None = None) -> None:
         """Take one request."""
         ...
 

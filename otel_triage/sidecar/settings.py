@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_dir
 from pydantic import (
@@ -24,13 +23,23 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
-    SecretStr,
     ValidationError,
     model_validator,
 )
 
 from otel_triage.sidecar.addresses import Listen, is_loopback
+from otel_triage.sidecar.setting_types import (
+    Endpoint,
+    File,
+    Headers,
+    JournalFullPolicy,
+    Keys,
+    ListenAt,
+    Secret,
+    SentrySettings,
+    Upstream,
+    read_tables,
+)
 
 PREFIX: Final = "OTEL_TRIAGE_"
 
@@ -47,8 +56,6 @@ KUBERNETES: Final = re.compile(
 
 LATER: Final = frozenset(
     {
-        "sentry_upstream",
-        "sentry_keys",
         "verdict_deadline_s",
         "llm_base_url",
         "llm_api_key",
@@ -76,7 +83,6 @@ LATER: Final = frozenset(
         "trace_url_template",
         "runbook_url_template",
         "otlp",
-        "sentry",
         "route",
     }
 )
@@ -85,75 +91,6 @@ LATER: Final = frozenset(
 
 class SettingsError(Exception):
     """A setting that stops the start. The text names it, what is wrong, and an example."""
-
-
-def _listen(value: Any) -> Listen:
-    if isinstance(value, Listen):
-        return value
-    return Listen.parse(str(value))
-
-
-def _endpoint(value: Any) -> str:
-    text = str(value)
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{text!r} is not a URL with http:// or https:// and a host")
-    if parts.query or parts.fragment or parts.username is not None:
-        raise ValueError(
-            "a user name, query or fragment has no place in it; use OTLP_HEADERS for credentials"
-        )
-    _ = parts.port  # raises ValueError on a bad one
-    return text.rstrip("/")
-
-
-def _headers(value: Any) -> dict[str, str]:
-    """Read `name=value,name=value` (percent-encoded, as OTEL_EXPORTER_OTLP_HEADERS) or a TOML table."""
-    if isinstance(value, SecretStr):
-        value = value.get_secret_value()
-    if isinstance(value, Mapping):
-        pairs = [(str(name), str(text)) for name, text in value.items()]
-    else:
-        pairs = []
-        for part in filter(str.strip, str(value).split(",")):
-            name, equals, text = part.partition("=")
-            if not equals or not name.strip():
-                raise ValueError("each header must read name=value, with a comma between them")
-            pairs.append((name.strip(), unquote(text.strip())))
-    for name, text in pairs:
-        if not name.isascii() or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            raise ValueError(f"{name!r} is not a header name")
-        if not text.isascii() or not text.isprintable():
-            raise ValueError(f"the value of header {name!r} is not printable ASCII")
-    return {name.lower(): text for name, text in pairs}
-
-
-def _file(value: Any) -> Path:
-    path = Path(str(value)).expanduser()
-    if not path.is_file():
-        raise ValueError(f"no file {path}")
-    if not os.access(path, os.R_OK):
-        raise ValueError(f"file {path} may not be read by this user")
-    return path
-
-
-def _secret(value: Any) -> SecretStr:
-    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("a token must be printable ASCII without spaces, and not empty")
-    return SecretStr(text)
-
-
-def _journal_full(value: Any) -> str:
-    if value == "drop_healthy":
-        raise ValueError("drop_healthy is not available in this version")
-    if value != "refuse":
-        raise ValueError(f"{value!r} is not one of: refuse")
-    return "refuse"
-
-
-ListenAt = Annotated[Listen, PlainValidator(_listen)]
-File = Annotated[Path, PlainValidator(_file)]
-Secret = Annotated[SecretStr, PlainValidator(_secret)]
 
 
 def _state_dir() -> Path:
@@ -173,16 +110,20 @@ class Settings(BaseModel):
         default_factory=_state_dir, examples=["/var/lib/otel-triage"]
     )
 
-    otlp_endpoint: Annotated[str, PlainValidator(_endpoint)] | None = Field(
-        None, examples=["http://collector:4317"]
-    )
+    otlp_endpoint: Endpoint | None = Field(None, examples=["http://collector:4317"])
     otlp_protocol: Literal["grpc", "http/protobuf"] = Field("grpc", examples=["http/protobuf"])
-    otlp_headers: Annotated[dict[str, str], PlainValidator(_headers)] = Field(
+    otlp_headers: Headers = Field(
         default_factory=dict,
         examples=["authorization=Bearer%20TOKEN,x-tenant=a"],
         json_schema_extra={"secret": True},
     )
     otlp_certificate: File | None = Field(None, examples=["/etc/ssl/backend-ca.pem"])
+
+    sentry_upstream: Upstream | None = Field(None, examples=["https://o1.ingest.sentry.io"])
+    sentry_keys: Keys = Field((), examples=["0123456789abcdef0123456789abcdef"])
+    sentry: Annotated[tuple[SentrySettings, ...], BeforeValidator(read_tables)] = Field(
+        (), examples=["[[sentry]] in the file of --config"]
+    )
 
     ingest_token: Secret | None = Field(None, examples=["3f9a…"], json_schema_extra={"secret": True})
     admin_token: Secret | None = Field(None, examples=["3f9a…"], json_schema_extra={"secret": True})
@@ -193,7 +134,7 @@ class Settings(BaseModel):
 
     journal_mib: int = Field(1024, ge=1, le=1 << 20, examples=["1024"])
     journal_hours: float = Field(24, gt=0, le=24 * 365, examples=["24"])
-    journal_full: Annotated[str, PlainValidator(_journal_full)] = Field("refuse", examples=["refuse"])
+    journal_full: JournalFullPolicy = Field("refuse", examples=["refuse"])
     max_request_mib: int = Field(16, ge=1, le=1024, examples=["16"])
     memory_mib: int = Field(256, ge=4, le=1 << 20, examples=["256"])
 
@@ -218,6 +159,11 @@ class Settings(BaseModel):
                     f"{name}|{listen} can be reached from other machines and {variable(token)} is not set; "
                     f"set it, bind to 127.0.0.1, or accept it with {PREFIX}ALLOW_INSECURE_BIND=true"
                 )
+        named = [key for entry in self.sentries for key in entry.keys]
+        if len(self.sentries) > 1 and not all(entry.keys for entry in self.sentries):
+            raise ValueError("sentry|with several Sentries each one needs its `keys`")
+        if len(named) != len(set(named)):
+            raise ValueError("sentry|a key is named twice; a DSN key belongs to one Sentry")
         if (self.tls_cert is None) != (self.tls_key is None):
             missing, there = ("tls_key", "tls_cert") if self.tls_key is None else ("tls_cert", "tls_key")
             raise ValueError(f"{missing}|is missing, and {variable(there)} is set: both are needed")
@@ -248,6 +194,12 @@ class Settings(BaseModel):
                 f"({self.max_request_mib}): the largest request would never fit"
             )
         return self
+
+    @property
+    def sentries(self) -> tuple[SentrySettings, ...]:
+        """All Sentries: those of `[[sentry]]`, and the one of `SENTRY_UPSTREAM` and `SENTRY_KEYS`."""
+        one = SentrySettings(upstream=self.sentry_upstream, keys=self.sentry_keys)
+        return (*self.sentry, one) if one.upstream or one.keys else self.sentry
 
 
 @dataclass(frozen=True, slots=True)

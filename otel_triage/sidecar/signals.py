@@ -1,4 +1,4 @@
-"""The three OTLP signals, and what each is called on the wire: one table."""
+"""What comes in: the three OTLP signals with their names on the wire (one table), and Sentry's two ways."""
 
 from __future__ import annotations
 
@@ -26,11 +26,16 @@ ExportResponse: TypeAlias = (
 
 
 class Signal(StrEnum):
-    """A kind of telemetry; the value is the last part of its OTLP/HTTP path."""
+    """A kind of request. Of OTLP the value is the last part of its HTTP path.
+
+    Those of Sentry are kept with their sender (`sentry_record`).
+    """
 
     TRACES = "traces"
     LOGS = "logs"
     METRICS = "metrics"
+    ENVELOPE = "envelope"
+    SENTRY_TRACES = "sentry_traces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +75,8 @@ WIRE: Final[dict[Signal, Wire]] = {
         "rejected_data_points",
     ),
 }
+
+OTLP: Final = tuple(WIRE)
+"""The signals that come and leave as OTLP."""
+SENTRY: Final = (Signal.ENVELOPE, Signal.SENTRY_TRACES)
+"""What comes from Sentry SDKs and goes to Sentry."""

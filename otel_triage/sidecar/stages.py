@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from otel_triage.sidecar.sentry_record import SentryRecord
 from otel_triage.sidecar.signals import ExportRequest, Signal
+
+Message: TypeAlias = ExportRequest | SentryRecord
+"""A request, parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Triage(Protocol):
     dropped because memory was short. So noting must be idempotent.
     """
 
-    def __call__(self, signal: Signal, body: bytes, message: ExportRequest) -> Triaged:
+    def __call__(self, signal: Signal, body: bytes, message: Message) -> Triaged:
         """Find and annotate the failed calls of one request; `message` is `body`, parsed."""
         ...
 

@@ -188,16 +188,18 @@ class Reader:
             f"file:{path}?mode=ro", uri=True, check_same_thread=False, isolation_level=None
         )
 
-    def pending(self, after: int, limit: int, max_bytes: int) -> list[Record]:
-        """The oldest pending records with numbers above `after`: at most `limit`, about `max_bytes`.
+    def pending(self, after: int, signals: Sequence[Signal], limit: int, max_bytes: int) -> list[Record]:
+        """The oldest pending records of these signals above `after`: at most `limit`, about `max_bytes`.
 
         At least one record is returned if there is one, however large.
         """
         found: list[Record] = []
         size = 0
+        marks = ", ".join("?" * len(signals))
         rows = self._db.execute(
-            "SELECT seq, signal, received, body FROM journal WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after, limit),
+            f"SELECT seq, signal, received, body FROM journal WHERE seq > ? AND signal IN ({marks})"  # noqa: S608
+            " ORDER BY seq LIMIT ?",
+            (after, *signals, limit),
         )
         for seq, signal, received, body in rows:
             found.append(Record(seq, Signal(signal), received, body))
@@ -209,7 +211,7 @@ class Reader:
 
     def read(self, seq: int) -> Record | None:
         """One pending record by its number."""
-        found = self.pending(seq - 1, 1, 0)
+        found = self.pending(seq - 1, tuple(Signal), 1, 0)
         return found[0] if found and found[0].seq == seq else None
 
     def close(self) -> None:

@@ -18,13 +18,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_triage.desk.errors import Errors
 from otel_triage.desk.joins import Failure, Link, Origin, Sighting
-from otel_triage.facts.wire import AttributeValue, span_attributes, verdict_attributes
+from otel_triage.facts.wire import span_attributes, verdict_attributes
 from otel_triage.model import LLMError, Source, Verdict
 from otel_triage.sidecar.annotate import annotate_record, annotate_span, read_verdict
+from otel_triage.sidecar.envelopes import Envelope
 from otel_triage.sidecar.find import Seen, completed, find_records, find_spans, may_hold_records
-from otel_triage.sidecar.signals import ExportRequest, Signal
-from otel_triage.sidecar.stages import Triaged
+from otel_triage.sidecar.sentry_record import SentryRecord, unpack, with_body
+from otel_triage.sidecar.signals import SENTRY, Signal
+from otel_triage.sidecar.stages import Message, Triaged
+from otel_triage.sidecar.triage_sentry import annotate_envelope
 from otel_triage.sidecar.views import Splice
+from otel_triage.verdict.sentry_events import Grouping
 
 _VERDICTS: Final = 4096
 _COMPLAINTS: Final = 100
@@ -48,6 +52,7 @@ class Triage:
     Args:
         errors: Where failures are joined and written down.
         decide: The verdict on an error: `verdict.classify.classify`.
+        grouping: Whether Sentry events are grouped by their cause.
         clock: Unix time in seconds.
     """
 
@@ -56,17 +61,20 @@ class Triage:
         errors: Errors,
         *,
         decide: Callable[[LLMError], Verdict],
+        grouping: Grouping = "cause",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._errors = errors
         self._decide = decide
+        self._grouping = grouping
         self._clock = clock
         self._verdicts: OrderedDict[tuple[Any, ...], Verdict] = OrderedDict()
         self._complaints: set[str] = set()
         self.counts: Counter[str] = Counter()
-        """`failures` (new ones), `joined`, `carried`; `spans`, `records` annotated, `broken` (our faults)."""
+        """`failures` (new ones), `joined`, `carried`; `spans`, `records`, `events` annotated,
+        `unreadable` events, `broken` (our faults)."""
 
-    def __call__(self, signal: Signal, body: bytes, message: ExportRequest | None = None) -> Triaged:
+    def __call__(self, signal: Signal, body: bytes, message: Message | None = None) -> Triaged:
         """Finds and annotates the failed calls of one request.
 
         Args:
@@ -79,13 +87,27 @@ class Triage:
                 if not isinstance(message, ExportTraceServiceRequest):
                     message = ExportTraceServiceRequest.FromString(body)
                 return self._triage(body, find_spans(body, message), spans=True)
+            if signal in SENTRY:
+                record = message if isinstance(message, SentryRecord) else unpack(signal, body)
+                return self._sentry(body, record)
             if signal is Signal.LOGS and may_hold_records(body):
                 if not isinstance(message, ExportLogsServiceRequest):
                     message = ExportLogsServiceRequest.FromString(body)
                 return self._triage(body, find_records(body, message), spans=False)
         except Exception as error:  # noqa: BLE001 - telemetry goes on, whatever we do wrong
-            self._broken(error)
+            self.broken(error)
         return Triaged(body)
+
+    def _sentry(self, body: bytes, record: SentryRecord) -> Triaged:
+        content = record.content
+        if isinstance(content, Envelope):
+            done, noted = annotate_envelope(content, record.sender, self, grouping=self._grouping)
+            promise = self._errors.note(*noted) if noted else None
+        else:
+            inner = record.body
+            triaged = self._triage(inner, find_spans(inner, content), spans=True)
+            done, promise = None if triaged.body is inner else triaged.body, triaged.noted
+        return Triaged(body if done is None else with_body(body, done), promise)
 
     def _triage(self, body: bytes, seen: Iterable[Seen], *, spans: bool) -> Triaged:
         """Decides each failure, writes what is to be written, notes what was learnt."""
@@ -94,11 +116,13 @@ class Triage:
         changed = False
         for one in sorted(seen, key=lambda found: found.at):
             try:
-                failure, attributes = self._judge(one, spans=spans)
+                failure, told = self.judge(one)
                 if failure is not None:
                     noted[failure.key] = failure
-                if attributes is None:
+                if told is None:
                     continue
+                error, verdict = told
+                attributes = span_attributes(error, verdict) if spans else verdict_attributes(verdict)
                 splice = splice or Splice(body)
                 before = splice.get(*one.place)
                 after = annotate_span(before, attributes) if spans else annotate_record(before, attributes)
@@ -107,16 +131,16 @@ class Triage:
                     changed = True
                     self.counts["spans" if spans else "records"] += 1
             except Exception as error:  # noqa: BLE001 - one odd span keeps no other from its verdict
-                self._broken(error)
+                self.broken(error)
         done = splice.body() if splice is not None and changed else body
         return Triaged(done, self._errors.note(*noted.values()) if noted else None)
 
-    def _judge(self, one: Seen, *, spans: bool) -> tuple[Failure | None, dict[str, AttributeValue] | None]:
-        """What to note and what to write on the item; either may be nothing."""
+    def judge(self, one: Seen) -> tuple[Failure | None, tuple[LLMError, Verdict] | None]:
+        """What to note, and the facts and the verdict to write on the item; either may be nothing."""
         own = self._verdict(one.error)
         incoming = read_verdict(one.attributes)
         best = _best(own, incoming)
-        sighting = _sighting(one, own.fingerprint)
+        sighting = _sighting(one, own)
         found = self._errors.find(sighting)
         to_note: Failure | None
         if found is None:
@@ -126,15 +150,12 @@ class Triage:
         else:
             failure, link = found
             self.counts["carried" if link is Link.CARRIED else "joined"] += 1
-            if link is Link.CARRIED and spans:
+            if link is Link.CARRIED and one.span:
                 return None, None
             to_note = self._join(failure, link, sighting, best)
         if incoming is not None and incoming.source is Source.HUMAN:
             return to_note, None
-        verdict = _surest(failure, one.origin, best)
-        if not spans:
-            return to_note, verdict_attributes(verdict)
-        return to_note, span_attributes(completed(one.error, failure.error, _SHOWN), verdict)
+        return to_note, (completed(one.error, failure.error, _SHOWN), _surest(failure, one.origin, best))
 
     def _new(self, one: Seen, verdict: Verdict) -> Failure:
         return Failure(
@@ -161,7 +182,11 @@ class Triage:
             failure.origin = sighting.origin
         else:
             failure.error = completed(failure.error, sighting.error)
-        if verdict.source is Source.HUMAN or (richer and failure.verdict.source is not Source.HUMAN):
+        # What a Sentry SDK captured may tell more than a span without status and code.
+        surer = sighting.origin is Origin.CAPTURED and verdict.confidence > failure.verdict.confidence
+        if verdict.source is Source.HUMAN or (
+            (richer or surer) and failure.verdict.source is not Source.HUMAN
+        ):
             failure.verdict = verdict
         self._errors.joins.add(failure, sighting)
         return failure
@@ -177,7 +202,7 @@ class Triage:
             self._verdicts.move_to_end(key)
         return verdict
 
-    def _broken(self, error: Exception) -> None:
+    def broken(self, error: Exception) -> None:
         """Counts a fault of our own, and logs each kind once."""
         self.counts["broken"] += 1
         kind = f"{type(error).__name__}: {error}"[:200]
@@ -186,7 +211,7 @@ class Triage:
             log.error("triage failed on a request, which goes on without that verdict", exc_info=error)
 
 
-def _sighting(one: Seen, fingerprint: str) -> Sighting:
+def _sighting(one: Seen, verdict: Verdict) -> Sighting:
     return Sighting(
         origin=one.origin,
         identity=one.identity,
@@ -195,7 +220,8 @@ def _sighting(one: Seen, fingerprint: str) -> Sighting:
         trace_id=one.trace_id,
         span_id=one.span_id,
         parent_id=one.parent_id,
-        fingerprint=fingerprint,
+        fingerprint=verdict.fingerprint,
+        cause=(verdict.category, verdict.reason),
         began=one.began,
         at=one.at,
     )

@@ -20,7 +20,9 @@ def rules_and_desk(settings: Settings, metrics: Metrics) -> Stage:
     kind = Errors if settings.desk else _JoinsOnly
     errors = kind(settings.data_dir, keep_days=settings.keep_errors_days)
     errors.start()
-    triage = Triage(errors, decide=functools.partial(classify, language=settings.language))
+    triage = Triage(
+        errors, decide=functools.partial(classify, language=settings.language), grouping=settings.grouping
+    )
     metrics.count_triage(triage.counts)
     return Stage(triage, lambda: errors.degraded, errors.close)
 

@@ -22,7 +22,7 @@ GROUP: Final = "otel-triage"
 """First part of a fingerprint of ours."""
 
 CONTEXT_LIMIT: Final = 7_500
-"""Characters of our context as JSON: the normaliser cuts at about 8 kB and nulls what stands behind the cut."""
+"""Characters of our context as JSON: the normaliser cuts at about 8 kB and nulls what is behind the cut."""
 
 _TAG_LIMIT: Final = 200
 _DEFAULT: Final = frozenset({"{{default}}", "{{ default }}"})

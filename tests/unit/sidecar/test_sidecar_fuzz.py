@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from otel_triage.sidecar import otlp_json, pipeline
-from otel_triage.sidecar.receive_http import gunzip
+from otel_triage.sidecar.http_body import gunzip
 from otel_triage.sidecar.refusals import Refused
-from otel_triage.sidecar.signals import WIRE, Signal
+from otel_triage.sidecar.signals import OTLP, WIRE, Signal
 
 
 def names_of(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
@@ -43,7 +43,7 @@ TREES = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(signal=st.sampled_from(Signal), tree=TREES, top=st.sampled_from(TOPS))
+@given(signal=st.sampled_from(OTLP), tree=TREES, top=st.sampled_from(TOPS))
 def test_any_json_is_taken_or_refused(signal: Signal, tree: Any, top: str) -> None:
     for body in (tree, {top: [{"scopeSpans": [{"spans": [tree]}]}]}, {"resourceLogs": tree}):
         with suppress(Refused):
@@ -52,7 +52,7 @@ def test_any_json_is_taken_or_refused(signal: Signal, tree: Any, top: str) -> No
 
 
 @settings(max_examples=300, deadline=None)
-@given(signal=st.sampled_from(Signal), body=st.binary(max_size=200))
+@given(signal=st.sampled_from(OTLP), body=st.binary(max_size=200))
 def test_any_bytes_are_taken_or_refused(signal: Signal, body: bytes) -> None:
     for take in (
         lambda: otlp_json.parse(signal, body),

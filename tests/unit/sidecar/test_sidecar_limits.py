@@ -36,7 +36,7 @@ from sidecar_tools import in_thread, logs, metric, names, running, traces
 
 from otel_triage.demo.sink import Sink
 from otel_triage.sidecar import refusals
-from otel_triage.sidecar.receive_http import gunzip
+from otel_triage.sidecar.http_body import gunzip
 from otel_triage.sidecar.refusals import Refused
 from otel_triage.sidecar.signals import WIRE, Signal
 

@@ -38,9 +38,9 @@ from sidecar_tools import in_thread, metric, running, traces
 
 from otel_triage.demo.sink import Sink
 from otel_triage.sidecar import otlp_json
-from otel_triage.sidecar.receive_http import gunzip
+from otel_triage.sidecar.http_body import gunzip
 from otel_triage.sidecar.refusals import Refused, Why
-from otel_triage.sidecar.signals import WIRE, Signal
+from otel_triage.sidecar.signals import OTLP, WIRE, Signal
 
 # --- the SDKs' own exporters ---
 
@@ -74,7 +74,7 @@ async def test_the_sdks_exporters_reach_the_backend(tmp_path: Path, sink: Sink, 
         assert [s["name"] for s in sink.spans()] == ["one"]
         assert [r["body"] for r in sink.logs()] == ["two"]
         assert [p["name"] for p in sink.points()] == ["three"]
-        for signal in Signal:
+        for signal in OTLP:
             assert metric(sidecar, "requests_received_total", signal=signal) == 1
             assert metric(sidecar, "requests_acknowledged_total", signal=signal) == 1
 

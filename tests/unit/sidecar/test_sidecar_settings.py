@@ -104,6 +104,30 @@ BAD = [  # what is set, then: the setting that is named, what is wrong, the exam
     ),
     ({"OTLP_CERTIFICATE": "/no/ca"}, "OTLP_CERTIFICATE", "no file /no/ca", "/etc/ssl/backend-ca.pem"),
     (
+        {"SENTRY_UPSTREAM": "https://key@o1.ingest.sentry.io/5"},
+        "SENTRY_UPSTREAM",
+        "the base URL alone, without the DSN's key and project; SENTRY_KEYS is for keys",
+        "https://o1.ingest.sentry.io",
+    ),
+    (
+        {"SENTRY_UPSTREAM": "o1.ingest.sentry.io"},
+        "SENTRY_UPSTREAM",
+        "'o1.ingest.sentry.io' is not a URL with http:// or https:// and a host",
+        "https://o1.ingest.sentry.io",
+    ),
+    (
+        {"SENTRY_KEYS": "abc, https://x@y/1"},
+        "SENTRY_KEYS",
+        "'https://x@y/1' is not the public key of a DSN (letters, digits, - and _)",
+        "0123456789abcdef0123456789abcdef",
+    ),
+    (
+        {"SENTRY": "https://o1.ingest.sentry.io"},
+        "SENTRY",
+        "tables stand in the TOML file, not in a variable",
+        "[[sentry]] in the file of --config",
+    ),
+    (
         {"INGEST_TOKEN": "a b"},
         "INGEST_TOKEN",
         "a token must be printable ASCII without spaces, and not empty",
@@ -393,3 +417,51 @@ def test_a_second_sidecar_on_the_same_directory_is_refused(tmp_path: Path) -> No
     assert re.fullmatch(
         r"listening grpc=127\.0\.0\.1:\d+ http=127\.0\.0\.1:\d+ admin=127\.0\.0\.1:\d+", first.lines[1]
     )
+
+
+def sentries_of(tmp_path: Path, toml: str, **environ: str) -> list[tuple[str | None, tuple[str, ...]]]:
+    file = tmp_path / "triage.toml"
+    file.write_text(toml)
+    settings, warnings = load(file, {P + name: value for name, value in environ.items()})
+    assert warnings == ()
+    return [(entry.upstream, entry.keys) for entry in settings.sentries]
+
+
+def test_several_sentries(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("t")
+    toml = f"""
+        [[sentry]]
+        keys = ["a1", "a2"]
+        upstream = "https://one.example/"
+        org = "acme"
+        token_file = "{token}"
+        [[sentry]]
+        keys = ["b"]
+        upstream = "https://two.example"
+    """
+    two = [("https://one.example", ("a1", "a2")), ("https://two.example", ("b",))]
+    assert sentries_of(tmp_path, toml) == two
+    one = {"SENTRY_UPSTREAM": "https://three.example", "SENTRY_KEYS": "c,d"}
+    assert sentries_of(tmp_path, toml, **one) == [*two, ("https://three.example", ("c", "d"))]
+    assert sentries_of(tmp_path, "", SENTRY_UPSTREAM="https://x.example") == [("https://x.example", ())]
+    assert sentries_of(tmp_path, "") == []
+
+
+@pytest.mark.parametrize(
+    ("toml", "fault"),
+    [
+        (
+            '[[sentry]]\nkeys = ["a"]\n[[sentry]]\nupstream = "http://x"',
+            "with several Sentries each one needs",
+        ),
+        ('[[sentry]]\nkeys = ["a"]\n[[sentry]]\nkeys = ["a"]', "a key is named twice"),
+        ('[[sentry]]\nkey = ["a"]', "extra inputs are not permitted"),
+        ('[[sentry]]\ntoken_file = "/no/token"', "no file /no/token"),
+    ],
+)
+def test_bad_sentries(tmp_path: Path, toml: str, fault: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        sentries_of(tmp_path, toml)
+    assert str(caught.value).startswith("sentry (in ")
+    assert fault in str(caught.value)
