@@ -10,8 +10,8 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -101,6 +101,11 @@ def read_record(line: bytes) -> dict[str, Any]:
     return record
 
 
+def verdict_of(record: Mapping[str, Any]) -> Verdict:
+    """The verdict on an error record that `read_record` took."""
+    return classify(facts_of_record(record))
+
+
 def verdict_record(verdict: Verdict, *, explain: bool = False) -> dict[str, Any]:
     """A verdict as the object that `classify` writes and `POST /v1/classify` answers."""
     other = verdict.alternative
@@ -135,7 +140,7 @@ def answer(line: bytes, *, explain: bool) -> dict[str, Any]:
     """
     record = read_record(line)
     others = {name: value for name, value in record.items() if name not in _RECORD}
-    return others | verdict_record(classify(facts_of_record(record)), explain=explain)
+    return others | verdict_record(verdict_of(record), explain=explain)
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:
@@ -174,7 +179,12 @@ class Options:
     resume: bool = False
 
 
-def _open_input(file: str) -> BinaryIO:
+def open_input(file: str) -> BinaryIO:
+    """A file to read, or standard input for `-`.
+
+    Raises:
+        BadFile: it cannot be read.
+    """
     if file == "-":
         return sys.stdin.buffer
     try:
@@ -185,6 +195,25 @@ def _open_input(file: str) -> BinaryIO:
         raise BadFile(f"{file} is a directory; give a file of JSON lines in it") from None
     except OSError as error:
         raise BadFile(f"{file}: {error.strerror}") from None
+
+
+@contextmanager
+def writing(path: Path, source: BinaryIO, option: str) -> Iterator[None]:
+    """Around the opening of an output file that `option` names.
+
+    Raises:
+        BadFile: it is the input as well, or the block could not open it.
+    """
+    try:
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(source.fileno())):
+            raise BadFile(f"{path} is the input as well; name another file with {option}")
+        yield
+    except IsADirectoryError:
+        raise BadFile(f"{path} is a directory; name a file in it with {option}") from None
+    except FileNotFoundError:
+        raise BadFile(f"{path}: there is no directory {path.parent}; make it first") from None
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror}") from None
 
 
 def _finished(path: Path) -> int:
@@ -207,17 +236,9 @@ def _open_output(options: Options, source: BinaryIO) -> tuple[BinaryIO, int]:
             raise BadFile("--resume continues a file: name it with -o OUT")
         return sys.stdout.buffer, 0
     path = Path(options.output)
-    try:
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(source.fileno())):
-            raise BadFile(f"{path} is the input as well; name another file with -o")
+    with writing(path, source, "-o"):
         done = _finished(path) if options.resume and path.exists() else 0
         return path.open("ab" if options.resume else "wb"), done
-    except IsADirectoryError:
-        raise BadFile(f"{path} is a directory; name a file in it with -o") from None
-    except FileNotFoundError:
-        raise BadFile(f"{path}: there is no directory {path.parent}; make it first") from None
-    except OSError as error:
-        raise BadFile(f"{path}: {error.strerror}") from None
 
 
 def _progress(options: Options) -> AbstractContextManager[Any]:
@@ -280,32 +301,47 @@ def _run(options: Options, source: BinaryIO, count: _Count) -> None:
             output.close()
 
 
-def run(options: Options) -> int:
-    """Runs the command; returns its exit code."""
-    note = "rules only" if options.offline else "rules only: this version has no other stage yet"
-    print(f"otel-triage classify: {note}", file=sys.stderr)
-    count = _Count()
+def run_safely(command: str, work: Callable[[], int], when_interrupted: Callable[[], str]) -> int:
+    """Runs a command that reads and writes files; what went wrong is said on standard error.
+
+    Args:
+        command: its name.
+        work: does it, and returns the exit code.
+        when_interrupted: what to say behind "interrupted" if Ctrl-C ends it.
+    """
     try:
-        source = _open_input(options.file)
-        with source if options.file != "-" else nullcontext():
-            _run(options, source, count)
+        return work()
     except BadFile as error:
-        print(f"otel-triage classify: {error}", file=sys.stderr)
+        print(f"otel-triage {command}: {error}", file=sys.stderr)
         return WRONG
     except BrokenPipeError:
         # Nobody reads any more: leave without a word, and keep Python from flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except KeyboardInterrupt:
-        hint = "; --resume continues" if options.output is not None else ""
-        print(f"otel-triage classify: interrupted after {count.done} records{hint}", file=sys.stderr)
+        print(f"otel-triage {command}: interrupted{when_interrupted()}", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        print(f"otel-triage classify: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"otel-triage {command}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return WRONG
-    if count.broken:
-        print(
-            f"otel-triage classify: {count.broken} of {count.done} lines were no error records",
-            file=sys.stderr,
-        )
-    return 0
+
+
+def run(options: Options) -> int:
+    """Runs the command; returns its exit code."""
+    note = "rules only" if options.offline else "rules only: this version has no other stage yet"
+    print(f"otel-triage classify: {note}", file=sys.stderr)
+    count = _Count()
+
+    def work() -> int:
+        source = open_input(options.file)
+        with source if options.file != "-" else nullcontext():
+            _run(options, source, count)
+        if count.broken:
+            print(
+                f"otel-triage classify: {count.broken} of {count.done} lines were no error records",
+                file=sys.stderr,
+            )
+        return 0
+
+    hint = "; --resume continues" if options.output is not None else ""
+    return run_safely("classify", work, lambda: f" after {count.done} records{hint}")

@@ -42,6 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     classify.add_argument("--resume", action="store_true", help="go on behind what OUT holds already")
 
+    evaluate = commands.add_parser("eval", help="how right, how sure, how fast: verdicts against labels")
+    evaluate.add_argument(
+        "file",
+        metavar="FILE",
+        help="JSON lines of error records with the labels category, reason, retryable; - is standard input",
+    )
+    evaluate.add_argument("--offline", action="store_true", help="ask no LLM")
+    evaluate.add_argument("--html", metavar="OUT", help="write a page with plots and the wrong verdicts here")
+
     demo = commands.add_parser("demo", help="failing LLM calls, triaged, on loopback: no key, no account")
     demo.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     demo.add_argument(
@@ -66,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(
             f"otel-triage {args.command}: {missing.name} is not installed; "
-            f"pip install 'otel-triage[{args.command}]'",
+            f"pip install 'otel-triage[{_EXTRAS.get(args.command, args.command)}]'",
             file=sys.stderr,
         )
         code = 2
@@ -100,7 +109,14 @@ def _classify(args: argparse.Namespace) -> int:
     )
 
 
-_COMMANDS = {"classify": _classify, "demo": _demo}
+def _eval(args: argparse.Namespace) -> int:
+    from otel_triage.cli.eval_run import Options, run
+
+    return run(Options(file=args.file, offline=args.offline, html=args.html))
+
+
+_COMMANDS = {"classify": _classify, "demo": _demo, "eval": _eval}
+_EXTRAS = {"eval": "cli"}  # where the extra is not called as the command
 
 
 if __name__ == "__main__":
