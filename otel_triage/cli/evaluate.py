@@ -272,23 +272,28 @@ def _calibration(verdicts: Iterable[tuple[float, bool]]) -> Calibration:
 
 
 def latency(records: Sequence[Mapping[str, Any]]) -> Latency:
-    """Times the way from each record to its verdict, with nothing remembered of earlier ones.
+    """Median and 99th percentile over `timings_us`; a small file is gone through until there are enough."""
+    times = sorted(timings_us(records, rounds=ceil(_TIMINGS / len(records))))
+    return Latency(percentile(times, 50), percentile(times, 99), len(times))
+
+
+def timings_us(records: Sequence[Mapping[str, Any]], *, rounds: int) -> list[float]:
+    """Microseconds from each record to its verdict, with nothing remembered of earlier ones.
 
     What is remembered of an error's texts and names (every bounded `lru_cache` of ours) is forgotten
     before each timing. What is loaded of our own data stays: the caller has had a verdict on every
-    record. A small file is gone through several times, for enough timings.
+    record.
     """
     memos = _memos()
     times = []
-    for _ in range(ceil(_TIMINGS / len(records))):
+    for _ in range(rounds):
         for record in records:
             for forget in memos:
                 forget()
             start = time.perf_counter_ns()
             verdict_of(record)
-            times.append(time.perf_counter_ns() - start)
-    times.sort()
-    return Latency(percentile(times, 50) / 1000, percentile(times, 99) / 1000, len(times))
+            times.append((time.perf_counter_ns() - start) / 1000)
+    return times
 
 
 def _memos() -> list[Callable[[], None]]:
@@ -302,6 +307,6 @@ def _memos() -> list[Callable[[], None]]:
     return list(found.values())
 
 
-def percentile(ordered: Sequence[int], percent: int) -> int:
+def percentile(ordered: Sequence[float], percent: int) -> float:
     """The smallest value that `percent` of the ordered values do not exceed (nearest rank)."""
     return ordered[ceil(len(ordered) * percent / 100) - 1]
