@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_triage.sidecar import otlp_json
@@ -320,5 +321,5 @@ def _spans(media_type: str, body: bytes) -> ExportTraceServiceRequest:
         return message
     try:
         return ExportTraceServiceRequest.FromString(body)
-    except ValueError as error:
+    except DecodeError as error:
         raise Refused(Why.INVALID, f"not an export request in protobuf: {error}") from None

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_triage.sidecar.envelopes import Envelope, dump, read_envelope
@@ -97,7 +98,7 @@ def unpack(signal: Signal, record: bytes) -> SentryRecord:
         return SentryRecord(sender, read_envelope(body))
     try:
         return SentryRecord(sender, ExportTraceServiceRequest.FromString(body))
-    except ValueError as error:
+    except DecodeError as error:
         raise Refused(Why.INVALID, f"not an export request in protobuf: {error}") from None
 
 

@@ -129,6 +129,7 @@ def server(app: Any, settings: Settings | None) -> Server:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # a client may not choose its own address
         server_header=False,
         date_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
