@@ -51,6 +51,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--offline", action="store_true", help="ask no LLM")
     evaluate.add_argument("--html", metavar="OUT", help="write a page with plots and the wrong verdicts here")
 
+    letters = commands.add_parser("deadletter", help="what a backend refused for good: list, or send again")
+    letters.add_argument("action", choices=("list", "resend"))
+    letters.add_argument(
+        "ids", nargs="*", type=int, metavar="ID", help="numbers of the list; without any, all"
+    )
+    letters.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="the sidecar's directory (OTEL_TRIAGE_DATA_DIR)"
+    )
+    letters.add_argument(
+        "--admin", metavar="URL", help="a running sidecar's admin listener (OTEL_TRIAGE_ADMIN_LISTEN)"
+    )
+
     demo = commands.add_parser("demo", help="failing LLM calls, triaged, on loopback: no key, no account")
     demo.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     demo.add_argument(
@@ -115,8 +127,14 @@ def _eval(args: argparse.Namespace) -> int:
     return run(Options(file=args.file, offline=args.offline, html=args.html))
 
 
-_COMMANDS = {"classify": _classify, "demo": _demo, "eval": _eval}
-_EXTRAS = {"eval": "cli"}  # where the extra is not called as the command
+def _deadletter(args: argparse.Namespace) -> int:
+    from otel_triage.cli.deadletter import Options, run
+
+    return run(Options(action=args.action, ids=tuple(args.ids), data_dir=args.data_dir, admin=args.admin))
+
+
+_COMMANDS = {"classify": _classify, "deadletter": _deadletter, "demo": _demo, "eval": _eval}
+_EXTRAS = {"deadletter": "sidecar", "eval": "cli"}  # where the extra is not called as the command
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Final
 
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.signals import Signal
-from otel_triage.sidecar.store import Burial, JournalError, Reader, Record, Store
+from otel_triage.sidecar.store import Burial, JournalError, Letter, Reader, Record, Store
 
 WINDOW_S: Final = 0.005
 """Least time between the starts of two commits (measured: the best of 0, 2, 5 and 20 ms)."""
@@ -51,6 +51,7 @@ class _Append:
     received: float
     future: asyncio.Future[int]
     on_commit: OnCommit | None
+    letter: Letter | None
     record: Record | None = None
 
 
@@ -127,7 +128,14 @@ class Journal:
             return f"the disk has not finished a commit for {STALL_S:.0f} s"
         return self._failure
 
-    def append(self, signal: Signal, body: bytes, on_commit: OnCommit | None = None) -> asyncio.Future[int]:
+    def append(
+        self,
+        signal: Signal,
+        body: bytes,
+        on_commit: OnCommit | None = None,
+        *,
+        letter: Letter | None = None,
+    ) -> asyncio.Future[int]:
         """Write one request; the future gives its number once it is durable.
 
         Args:
@@ -135,6 +143,7 @@ class Journal:
             body: An encoded export request.
             on_commit: Called on the loop, in the order of numbers, after the futures of its group
                 are resolved, also if the future was cancelled meanwhile.
+            letter: The dead letter that this was, deleted in the same transaction.
 
         Raises:
             JournalFull: At once, if it holds too much.
@@ -145,7 +154,7 @@ class Journal:
         if self.bytes + len(body) > self._max_bytes:
             self._was_full = True
             raise JournalFull("the journal is full")
-        entry = _Append(signal, body, time.time(), self._loop.create_future(), on_commit)
+        entry = _Append(signal, body, time.time(), self._loop.create_future(), on_commit, letter)
         with self._wake:
             if self._failure is not None:  # since just now: nobody would come for it
                 raise JournalError(self._failure)
@@ -169,6 +178,18 @@ class Journal:
         with self._wake:
             self._waiting.buried.append(burial)
             self._wake.notify()
+
+    async def letters(self) -> list[Letter]:
+        """All dead letters, the oldest first.
+
+        Raises:
+            sqlite3.Error: If the disk refuses.
+        """
+        return await asyncio.to_thread(self._reader.letters)
+
+    async def letter(self, seq: int) -> Record | None:
+        """One dead letter as the record that it was; None if there is none."""
+        return await asyncio.to_thread(self._reader.letter, seq)
 
     async def pending(
         self,
@@ -245,7 +266,13 @@ class Journal:
                 entry.record = Record(seq, entry.signal, entry.received, entry.body)
                 records.append(entry.record)
             self._make_room()
-            self._store.commit(records, [seq for seq, _ in group.settled], group.buried)
+            letters = [entry.letter for entry in group.appends if entry.letter is not None]
+            self._store.commit(
+                records,
+                [seq for seq, _ in group.settled],
+                group.buried,
+                [letter.seq for letter in letters],
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and nobody may hang
             self._give_up(f"cannot write the journal: {error}")
             self._wait_for_the_disk(group)
@@ -254,6 +281,7 @@ class Journal:
             self._seq += len(records)
             self._metrics.commit_seconds.observe(time.monotonic() - began)
             self._dead_bytes += sum(burial.size for burial in group.buried)
+            self._dead_bytes -= sum(letter.size for letter in letters)
             gone = len(group.settled) + len(group.buried)
             size = sum(size for _, size in group.settled) + sum(burial.size for burial in group.buried)
             self._loop.call_soon_threadsafe(self._committed, group.appends, gone, size)

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import logging
 import sqlite3
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Collection, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -24,7 +24,7 @@ from otel_triage.sidecar.refusals import Refused, Why
 from otel_triage.sidecar.sentry_record import unpack
 from otel_triage.sidecar.signals import SENTRY, WIRE, Signal
 from otel_triage.sidecar.stages import Message, Triage, Triaged
-from otel_triage.sidecar.store import Burial, JournalError, Record
+from otel_triage.sidecar.store import Burial, JournalError, Letter, Record
 
 _TICK_S: Final = 1.0
 
@@ -172,15 +172,45 @@ class Pipeline:
             message = parse(signal, body)
         if not body:
             return  # a valid request with nothing in it
+        await self._append(signal, body, message)
+
+    async def _append(
+        self, signal: Signal, body: bytes, message: Message, letter: Letter | None = None
+    ) -> None:
         self.memory.take(len(body))
+        on_commit = functools.partial(self._committed, message)
         try:
-            await self._journal.append(signal, body, functools.partial(self._committed, message))
+            await self._journal.append(signal, body, on_commit, letter=letter)
         except JournalFull as full:
             raise Refused(Why.JOURNAL_FULL, f"{full}; send again later") from None
         except JournalError as error:
             raise Refused(Why.JOURNAL, f"{error}; send again later") from None
         finally:
             self.memory.give(len(body))
+
+    async def resend(self, seqs: Collection[int] | None = None) -> int:
+        """Take dead letters up again; returns how many.
+
+        Args:
+            seqs: Numbers of letters; None for all.
+
+        Raises:
+            Refused: If the journal cannot take them now.
+        """
+        resent = 0
+        for letter in await self._journal.letters():
+            if seqs is not None and letter.seq not in seqs:
+                continue
+            record = await self._journal.letter(letter.seq)
+            if record is None:
+                continue
+            try:
+                message = parse(record.signal, record.body)
+            except Refused:
+                continue  # an older version's; it stays where it is
+            await self._append(record.signal, record.body, message, letter)
+            resent += 1
+        return resent
 
     def not_ready(self) -> str | None:
         """Why no request can be taken now; None if one can."""

@@ -139,7 +139,13 @@ class Sidecar:
             metrics=metrics,
         )
         self._http = web.server(otlp, settings)
-        admin = web.application([*health, web.metrics_route(metrics, admin_token)])
+        admin = web.application(
+            [
+                *health,
+                web.metrics_route(metrics, admin_token),
+                web.resend_route(self.pipeline.resend, admin_token),
+            ]
+        )
         self._admin = [(web.server(admin, settings), self._admin_socket)]
         if settings.health_listen is not None:
             # For probes and scrapers, which show no token and speak no TLS.

@@ -61,6 +61,19 @@ class Burial:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter. Times are in seconds since the epoch, `size` in bytes."""
+
+    seq: int
+    signal: str
+    received: float
+    buried: float
+    reason: str
+    detail: str
+    size: int
+
+
 class Store:
     """Tables, transactions and queries of one journal file."""
 
@@ -117,7 +130,13 @@ class Store:
         (last,) = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
         return records, size, dead, last
 
-    def commit(self, new: Sequence[Record], settled: Iterable[int], buried: Iterable[Burial]) -> None:
+    def commit(
+        self,
+        new: Sequence[Record],
+        settled: Iterable[int],
+        buried: Iterable[Burial],
+        forgotten: Iterable[int] = (),
+    ) -> None:
         """Write one group durably: all of it or, on an exception, nothing.
 
         Raises:
@@ -139,6 +158,7 @@ class Store:
                     (now, burial.reason, burial.detail, burial.seq),
                 )
                 self._db.execute("DELETE FROM journal WHERE seq = ?", (burial.seq,))
+            self._db.executemany("DELETE FROM deadletter WHERE seq = ?", [(seq,) for seq in forgotten])
             if new:
                 faults.reach("after_write")
         if new:
@@ -164,6 +184,19 @@ class Store:
         with self._transaction():
             self._db.executemany("DELETE FROM deadletter WHERE seq = ?", doomed)
         return len(doomed), freed
+
+    def revive(self, seqs: Iterable[int]) -> int:
+        """Make pending records of these dead letters again, all or none; returns how many there were."""
+        revived = 0
+        with self._transaction():
+            for seq in seqs:
+                revived += self._db.execute(
+                    "INSERT INTO journal (signal, received, body)"
+                    " SELECT signal, ?, body FROM deadletter WHERE seq = ?",
+                    (time.time(), seq),
+                ).rowcount
+                self._db.execute("DELETE FROM deadletter WHERE seq = ?", (seq,))
+        return revived
 
     def forget_before(self, moment: float) -> tuple[int, int]:
         """Delete the dead letters buried before `moment`; returns (letters, bytes) deleted."""
@@ -213,6 +246,19 @@ class Reader:
         """One pending record by its number."""
         found = self.pending(seq - 1, tuple(Signal), 1, 0)
         return found[0] if found and found[0].seq == seq else None
+
+    def letters(self) -> list[Letter]:
+        """All dead letters, the oldest first."""
+        columns = "seq, signal, received, buried, reason, detail, length(body)"
+        rows = self._db.execute(f"SELECT {columns} FROM deadletter ORDER BY buried, seq")  # noqa: S608
+        return [Letter(*row) for row in rows]
+
+    def letter(self, seq: int) -> Record | None:
+        """One dead letter as the record that it was; None if there is none or its signal is unknown."""
+        row = self._db.execute(
+            "SELECT seq, signal, received, body FROM deadletter WHERE seq = ?", (seq,)
+        ).fetchone()
+        return Record(row[0], Signal(row[1]), *row[2:]) if row and row[1] in set(Signal) else None
 
     def close(self) -> None:
         """Close the connection."""

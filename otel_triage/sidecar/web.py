@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ssl
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from otel_triage.sidecar.metrics import Metrics
+from otel_triage.sidecar.refusals import Refused
 from otel_triage.sidecar.settings import Settings
 
 _MAX_HEADERS: Final = 512 << 10  # above one read of the socket, which may end in the next headers
@@ -49,16 +50,48 @@ def metrics_route(metrics: Metrics, token: str | None) -> Route:
     expected = f"Bearer {token}".encode() if token is not None else None
 
     async def show(request: Request) -> Response:
-        shown = request.headers.get("authorization", "").encode("latin-1")
-        if expected is not None and not hmac.compare_digest(shown, expected):
-            return PlainTextResponse(
-                "the header `Authorization: Bearer TOKEN` is missing or wrong (OTEL_TRIAGE_ADMIN_TOKEN)\n",
-                status_code=401,
-                headers={"www-authenticate": "Bearer"},
-            )
+        if (refusal := _unauthorized(request, expected)) is not None:
+            return refusal
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return Route("/metrics", show)
+
+
+def resend_route(resend: Callable[[Collection[int] | None], Awaitable[int]], token: str | None) -> Route:
+    """`POST /api/v1/deadletters/resend`: `{"ids": [1, 2]}`, or `{}` for all; answers `{"resent": N}`.
+
+    Args:
+        resend: `Pipeline.resend`.
+        token: The bearer token that must be shown; None for none.
+    """
+    expected = f"Bearer {token}".encode() if token is not None else None
+
+    async def take(request: Request) -> Response:
+        if (refusal := _unauthorized(request, expected)) is not None:
+            return refusal
+        try:
+            ids = (await request.json()).get("ids")
+            if ids is not None and not all(type(one) is int for one in ids):
+                raise TypeError("an id is not a number")
+        except (ValueError, TypeError, AttributeError) as error:
+            return JSONResponse({"error": f'{{"ids": [1, 2]}} or {{}} is due: {error}'}, status_code=400)
+        try:
+            return JSONResponse({"resent": await resend(ids)})
+        except Refused as refused:
+            return JSONResponse({"error": refused.text}, status_code=refused.why.http)
+
+    return Route("/api/v1/deadletters/resend", take, methods=["POST"])
+
+
+def _unauthorized(request: Request, expected: bytes | None) -> Response | None:
+    shown = request.headers.get("authorization", "").encode("latin-1")
+    if expected is None or hmac.compare_digest(shown, expected):
+        return None
+    return PlainTextResponse(
+        "the header `Authorization: Bearer TOKEN` is missing or wrong (OTEL_TRIAGE_ADMIN_TOKEN)\n",
+        status_code=401,
+        headers={"www-authenticate": "Bearer"},
+    )
 
 
 def application(routes: list[Route]) -> Starlette:
