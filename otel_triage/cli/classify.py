@@ -13,12 +13,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from otel_triage.facts.records import facts_of_record
 from otel_triage.model import Verdict
-from otel_triage.verdict.classify import classify
+from otel_triage.verdict import text_model
+from otel_triage.verdict.classify import Second, classify
 
 LINE_LIMIT: Final = 16 << 20
 """Bytes of one line at most."""
@@ -101,9 +103,21 @@ def read_record(line: bytes) -> dict[str, Any]:
     return record
 
 
+@cache
+def _second() -> Second | None:
+    return text_model.if_installed()
+
+
 def verdict_of(record: Mapping[str, Any]) -> Verdict:
     """The verdict on an error record that `read_record` took."""
-    return classify(facts_of_record(record))
+    return classify(facts_of_record(record), second=_second())
+
+
+def ways(*, offline: bool) -> str:
+    """What verdicts rest on here, for people."""
+    if _second() is None:
+        return "rules alone; the local text model needs numpy: pip install 'otel-triage[cli]'"
+    return "rules and the local text model" + ("" if offline else "; no LLM is configured")
 
 
 def verdict_record(verdict: Verdict, *, explain: bool = False) -> dict[str, Any]:
@@ -328,8 +342,7 @@ def run_safely(command: str, work: Callable[[], int], when_interrupted: Callable
 
 def run(options: Options) -> int:
     """Runs the command; returns its exit code."""
-    note = "rules only" if options.offline else "rules only: this version has no other stage yet"
-    print(f"otel-triage classify: {note}", file=sys.stderr)
+    print(f"otel-triage classify: {ways(offline=options.offline)}", file=sys.stderr)
     count = _Count()
 
     def work() -> int:

@@ -20,6 +20,7 @@ from otel_triage.cli.classify import (
     read_record,
     run_safely,
     verdict_of,
+    ways,
     writing,
 )
 from otel_triage.cli.eval_page import page
@@ -99,5 +100,5 @@ def _run(options: Options) -> int:
 
 def run(options: Options) -> int:
     """Runs the command; returns its exit code: 2 where a label is wrong, though the rest is measured."""
-    _say("rules only" if options.offline else "rules only: no LLM is configured")
+    _say(ways(offline=options.offline))
     return run_safely("eval", lambda: _run(options), lambda: "")

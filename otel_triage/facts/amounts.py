@@ -7,9 +7,10 @@ take: each provider says them in words of its own. A text is read in lower case 
 # ruff: noqa: E501 - a pattern stands on one line
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
+
+from otel_triage.facts.lazy import compiled
 
 _READ: Final = 4000
 _N: Final = r"\d{1,12}+(?:,\d{3})*+"
@@ -36,12 +37,10 @@ class ValueAmounts:
     allowed: str | None = None
 
 
-def _table(*rows: tuple[str, str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((word, re.compile(pattern)) for word, pattern in rows)
-
+_Table = tuple[tuple[str, str], ...]
 
 # A word that is cheap to look for, and the pattern that is tried where it occurs. `asked` and `more` add up.
-_WINDOWS: Final = _table(
+_WINDOWS: Final[_Table] = (
     # vLLM (vllm/renderers/params.py): "… for a total of at least 4097 tokens"; SGLang: "requested a total of"
     (
         "maximum context length",
@@ -120,7 +119,7 @@ _WINDOWS: Final = _table(
 
 _USED: Final = rf"(?P<used>{_N})"
 _WANTED: Final = rf"(?P<requested>{_N})"
-_RATES: Final = _table(
+_RATES: Final[_Table] = (
     # OpenAI and Groq: "tokens per min (TPM): Limit 30000, Used 14567, Requested 24754"
     ("limit", rf"\blimit:? {_LIMIT}(?:\.0+)?,? ?(?:/ ?\w{{1,6}}\.? )?(?:(?:used|current):? {_USED}(?:\.0+)?)?"
      rf"(?:,? ?requested:? {_WANTED})?(?=\D|$)"),
@@ -136,7 +135,7 @@ _RATES: Final = _table(
 )  # fmt: skip
 
 # Sizes in bytes, by their sources: payload limits of OpenAI, Gemini, Anthropic and Moonshot.
-_SIZES: Final = _table(
+_SIZES: Final[_Table] = (
     ("content size limit", rf"content size limit \({_LIMIT}\) exceeded \({_ASKED} bytes"),
     ("bytes > ", rf"{_ASKED} bytes > {_LIMIT} bytes"),
     ("payload size exceeds", rf"payload size exceeds the limit: {_LIMIT} bytes"),
@@ -145,7 +144,7 @@ _SIZES: Final = _table(
 )
 
 _V: Final = r"-?\d{1,12}+(?:,\d{3})*+(?:\.\d{1,6})?"
-_VALUES: Final = _table(
+_VALUES: Final[_Table] = (
     # OpenAI: "Expected a value <= 2, but got 3 instead"
     ("expected a", rf"expected a value (?P<sign><=|>=|<|>) (?P<bound>{_V}),? but got (?P<given>{_V})"),
     # OpenAI: "Expected an array with maximum length 128, but got an array with length 309"
@@ -170,7 +169,7 @@ _SIGNS: Final = {"<=": "≤", ">=": "≥", "<": "<", ">": ">"}
 _NAME: Final = r"(?P<name>(?-i:[a-z])(?:[\w\[\]-]|\.(?=\w)){0,59})"
 # The parameter that a text names; its case is kept (reasoningEffort).
 _PARAMETERS: Final = tuple(
-    re.compile(pattern, re.IGNORECASE)
+    f"(?i:{pattern})"
     for pattern in (
         rf"(?:parameters?|argument|param|property|field|value for|invalid)(?:\(s\))?:? ?\[?['\"`]{_NAME}['\"`]",
         rf"['\"`]{_NAME}['\"`](?:: ?| is | does | and | was ){{1,2}}(?:not |unsupported|deprecated|only |invalid|required)",
@@ -193,10 +192,10 @@ def _count(digits: str | None) -> int | None:
     return int(digits.replace(",", "")) if digits else None
 
 
-def _first(table: tuple[tuple[str, re.Pattern[str]], ...], text: str) -> dict[str, str]:
+def _first(table: _Table, text: str) -> dict[str, str]:
     """The groups of the first pattern that matches, without those that took no part."""
     for word, pattern in table:
-        if word in text and (found := pattern.search(text)):
+        if word in text and (found := compiled(pattern).search(text)):
             return {name: value for name, value in found.groupdict().items() if value is not None}
     return {}
 
@@ -253,6 +252,6 @@ def parameter_in(message: str) -> str | None:
     """The parameter that a text names, in its own case."""
     text = " ".join(message[:_READ].replace("\\", "").split())
     for pattern in _PARAMETERS:
-        if found := pattern.search(text):
+        if found := compiled(pattern).search(text):
             return found["name"]
     return None

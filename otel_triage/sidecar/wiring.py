@@ -12,6 +12,7 @@ from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.settings import Settings
 from otel_triage.sidecar.stages import Stage
 from otel_triage.sidecar.triage import Triage
+from otel_triage.verdict import text_model
 from otel_triage.verdict.classify import classify
 
 
@@ -20,9 +21,8 @@ def rules_and_desk(settings: Settings, metrics: Metrics) -> Stage:
     kind = Errors if settings.desk else _JoinsOnly
     errors = kind(settings.data_dir, keep_days=settings.keep_errors_days)
     errors.start()
-    triage = Triage(
-        errors, decide=functools.partial(classify, language=settings.language), grouping=settings.grouping
-    )
+    decide = functools.partial(classify, language=settings.language, second=text_model.if_installed())
+    triage = Triage(errors, decide=decide, grouping=settings.grouping)
     metrics.count_triage(triage.counts)
     return Stage(triage, lambda: errors.degraded, errors.close)
 

@@ -21,7 +21,7 @@ from otel_triage.facts.providers import canonical
 from otel_triage.model import BrokeAt, Cause, LLMError, Outcome, Owner, Retryable, Severity
 from otel_triage.verdict import data, table
 from otel_triage.verdict.index import index_of
-from otel_triage.verdict.rules import read_rule
+from otel_triage.verdict.rule import read_rule
 
 HERE: Final = Path(__file__).parent
 
@@ -61,8 +61,8 @@ def taxonomy() -> dict[str, Any]:
 
 
 def advice() -> dict[str, Any]:
-    """`advice.toml` as it stands; its texts are checked by tests, which can say more."""
-    return _toml(HERE / "advice.toml")
+    """The files in `advice` by their names; their texts are checked by tests, which can say more."""
+    return {path.stem: _toml(path) for path in sorted((HERE / "advice").glob("*.toml"))}
 
 
 def statuses() -> dict[str, int | str]:
@@ -204,6 +204,7 @@ def build() -> bytes:
         "taxonomy": taxonomy(),
         "statuses": statuses(),
         "advice": advice(),
+        "calibration": _toml(HERE / "calibration.toml"),
     }
     # One rule a line, so that a change is readable in a review; the index is for machines.
     lines = [f"  {json.dumps(row, ensure_ascii=False)}" for row in rows]

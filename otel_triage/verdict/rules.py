@@ -16,14 +16,13 @@ or status, so that a thousand of them cost no more than a hundred.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cache
 from typing import Any, Final, overload
 
 from otel_triage.facts.providers import canonical
-from otel_triage.model import LLMError, Retryable
+from otel_triage.model import LLMError
 from otel_triage.verdict import data
 from otel_triage.verdict.index import ALWAYS, FOREIGN, Index, index_of
 from otel_triage.verdict.names import (
@@ -35,45 +34,10 @@ from otel_triage.verdict.names import (
     short,
     statuses,
 )
+from otel_triage.verdict.rule import Rule, Tier, read_rule
 
 _STACK: Final = 1200
 _WORD: Final = re.compile(r"[a-z0-9]+")
-
-
-class Tier(IntEnum):
-    """What a rule rests on, from the weakest fact to the strongest."""
-
-    STATUS = 0  # the status code, or where the exchange broke
-    KIND = 1  # a class, type or text that says what kind of failure, not why (`weak = true`)
-    FINISH = 2  # why the model stopped
-    CAUSE = 3  # an exception of the chain, or its text
-    SAID = 4  # the provider's own code or message
-    TOLD = 5  # the outcome that the tap has seen: the caller gave up
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rule:
-    """One rule, as `rules.md` describes it. An empty condition is no condition."""
-
-    id: str
-    category: str
-    reason: str
-    confidence: float
-    source: str
-    retryable: Retryable | None = None
-    weak: bool = False
-    provider: frozenset[str] = frozenset()
-    status: frozenset[int] = frozenset()
-    code: frozenset[str] = frozenset()
-    error_type: frozenset[str] = frozenset()
-    cause: frozenset[str] = frozenset()
-    finish_reason: frozenset[str] = frozenset()
-    broke_at: frozenset[str] = frozenset()
-    outcome: frozenset[str] = frozenset()
-    keywords: tuple[str, ...] = ()
-    pattern: str = ""
-    veto: str = ""
-    stack: str = ""
 
 
 Rank = tuple[Tier, int, int, float]
@@ -81,11 +45,34 @@ Rank = tuple[Tier, int, int, float]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The rule that won, how it ranked, and the facts that it rests on (`name=value`)."""
+    """The rule that won, how it ranked, and the facts that it rests on (`name=value`).
+
+    `agreed` is whether another rule that matched says the same; `rival` the best one that says
+    something else.
+    """
 
     rule: Rule
     rank: Rank
     facts: tuple[str, ...]
+    agreed: bool = False
+    rival: Rule | None = None
+    rival_rank: Rank | None = None
+
+    @property
+    def contested(self) -> bool:
+        """Whether a rule of the same tier and depth says something else."""
+        return self.rival_rank is not None and self.rival_rank[:2] == self.rank[:2]
+
+    @property
+    def strength(self) -> str:
+        """How well it is supported, as `calibration.toml` names it: `said agreed`, `kind contested`."""
+        support = "contested" if self.contested else "agreed" if self.agreed else "alone"
+        return f"{self.rank[0].name.lower()} {support}"
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody else need be asked: a provider's own words, and rules agree."""
+        return self.rank[0] is Tier.TOLD or self.strength == "said agreed"
 
 
 class Facts:
@@ -233,44 +220,6 @@ def _told(rule: Rule, facts: Facts) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _statuses_of(written: Iterable[int | str]) -> Iterator[int]:
-    """`429`, `"5xx"`, `"none"` and `"local"` as numbers."""
-    names = {"none": NO_STATUS, "local": LOCAL}
-    for one in written:
-        if isinstance(one, int):
-            yield one
-        elif one in names:
-            yield names[one]
-        else:
-            yield from range(int(one[0]) * 100, int(one[0]) * 100 + 100)
-
-
-def read_rule(row: dict[str, Any]) -> Rule:
-    """A rule from its row of data, examples left out."""
-    category, _, reason = row["verdict"].partition("/")
-    return Rule(
-        id=row["id"],
-        category=category,
-        reason=reason,
-        confidence=row["confidence"],
-        source=row["source"],
-        retryable=Retryable(row["retryable"]) if "retryable" in row else None,
-        weak=row.get("weak", False),
-        provider=frozenset(row.get("provider", ())),
-        status=frozenset(_statuses_of(row.get("status", ()))),
-        code=frozenset(code.lower() for code in row.get("code", ())),
-        error_type=frozenset(row.get("error_type", ())),
-        cause=frozenset(row.get("cause", ())),
-        finish_reason=frozenset(row.get("finish_reason", ())),
-        broke_at=frozenset(row.get("broke_at", ())),
-        outcome=frozenset(row.get("outcome", ())),
-        keywords=tuple(row.get("keywords", ())),
-        pattern=row.get("pattern", ""),
-        veto=row.get("veto", ""),
-        stack=row.get("stack", ""),
-    )
-
-
 class _Packaged(Sequence[Rule]):
     """The packaged rules, each read when it is first asked for: most never are."""
 
@@ -292,6 +241,10 @@ class _Packaged(Sequence[Rule]):
         if number not in self._read:
             self._read[number] = read_rule(self._rows[number])
         return self._read[number]
+
+
+def _by_rank(one: tuple[Rank, str, Rule]) -> tuple[Rank, str]:
+    return one[0], one[1]
 
 
 class RuleSet:
@@ -334,17 +287,26 @@ class RuleSet:
     def decide(self, error: LLMError) -> Match | None:
         """The best rule for an error; None where none matches."""
         facts = self._facts(error)
-        best: Rule | None = None
-        best_rank: Rank | None = None
+        found: list[tuple[Rank, str, Rule]] = []
         for number in self._candidates(facts):
             rule = self.rules[number]
-            rank = _rank(rule, facts)
-            # Equal ranks are settled by name, so that the order of files never decides.
-            if rank and (best is None or best_rank is None or (rank, rule.id) > (best_rank, best.id)):
-                best, best_rank = rule, rank
-        if best is None or best_rank is None:
+            if rank := _rank(rule, facts):
+                found.append((rank, rule.id, rule))
+        if not found:
             return None
-        return Match(best, best_rank, _told(best, facts))
+        # Equal ranks are settled by name, so that the order of files never decides.
+        found.sort(key=_by_rank, reverse=True)
+        rank, _, best = found[0]
+        others = [one for one in found[1:] if one[2].verdict != best.verdict]
+        rival = others[0] if others else None
+        return Match(
+            best,
+            rank,
+            _told(best, facts),
+            agreed=len(others) < len(found) - 1,
+            rival=rival[2] if rival else None,
+            rival_rank=rival[0] if rival else None,
+        )
 
     def matches(self, rule_id: str, error: LLMError) -> bool:
         """Whether one rule, by itself, matches an error.

