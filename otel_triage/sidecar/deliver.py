@@ -45,8 +45,9 @@ log = logging.getLogger(__name__)
 class Item:
     """A triaged record on its way downstream.
 
-    `size` is that of the record in the journal, `body` what goes out. `done` is called once,
-    with a burial if the record was given up. `open` counts what its settlement waits for.
+    `size` is that of the record in the journal, `body` what goes out. Where `parked`, the body waits
+    in the journal only, and `reload` gets it from there. `done` is called once, with a burial if the
+    record was given up. `open` counts what its settlement waits for.
     """
 
     seq: int
@@ -55,6 +56,8 @@ class Item:
     size: int
     body: bytes
     done: Callable[[Item, Burial | None], None]
+    reload: Callable[[], Awaitable[bytes]] | None = None
+    parked: bool = False
     open: int = 1
     burial: Burial | None = None
 
@@ -115,6 +118,13 @@ class Outbox:
         """Give a record back, delivered or given up."""
         self._hold(-len(item.body) - ITEM_OVERHEAD)
         item.done(item, burial)
+
+    async def fetch(self, item: Item) -> None:
+        """Get the body of a parked record back from the journal."""
+        assert item.reload is not None
+        item.body = await item.reload()
+        item.parked = False
+        self._hold(len(item.body))
 
     def has_room(self) -> bool:
         """Whether there is memory for one more payload."""
@@ -211,7 +221,7 @@ class Lane:
         self.name = name
         self.trouble: str | None = None
         self._send_once = send
-        self._join_bytes = JOIN_BYTES if joins else 0
+        self._joins = joins
         self._limited_s = limited_s
         self._emptied = emptied
         self._delivery = delivery
@@ -229,11 +239,16 @@ class Lane:
         """Whether anything waits or is on its way."""
         return bool(self._queue or self._running)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a record would have to wait now, for nobody knows how long."""
+        return self.trouble is not None or self._limited_s() > 0
+
     def put(self, item: Item) -> None:
         """Take one record."""
         self._queue.append(item)
         self._bytes += len(item.body)
-        if self._timer is None or self._bytes >= self._join_bytes:
+        if self._timer is None or self._bytes >= JOIN_BYTES:
             if self._timer is not None:
                 self._timer.cancel()
             # Soon: after all records of the same commit, so that they share an export.
@@ -247,7 +262,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         while self._queue and len(self._running) < IN_FLIGHT:
             wait = self._last_sent + LINGER_S - loop.time()
-            if wait > 0 and self._bytes < self._join_bytes and not self._delivery.flushing:
+            if wait > 0 and self._joins and self._bytes < JOIN_BYTES and not self._delivery.flushing:
                 self._timer = loop.call_later(wait, self.pump)
                 return
             self._last_sent = loop.time()
@@ -274,7 +289,7 @@ class Lane:
         """As many records as fit into one export, at least one."""
         batch = [self._queue.popleft()]
         size = len(batch[0].body)
-        while self._queue and size + len(self._queue[0].body) <= self._join_bytes:
+        while self._joins and self._queue and size + len(self._queue[0].body) <= JOIN_BYTES:
             batch.append(self._queue.popleft())
             size += len(batch[-1].body)
         self._bytes -= size
@@ -311,9 +326,12 @@ class Lane:
                     attempt += 1
 
     async def _send(self, batch: list[Item]) -> Outcome:
-        body = batch[0].body if len(batch) == 1 else b"".join(item.body for item in batch)
         began = time.monotonic()
         try:
+            for item in batch:
+                if item.parked:
+                    await self._delivery.fetch(item)
+            body = batch[0].body if len(batch) == 1 else b"".join(item.body for item in batch)
             return await self._send_once(body)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not stop the lane
             self._say(type(error).__name__, f"cannot export: {error!r}", traceback=True)

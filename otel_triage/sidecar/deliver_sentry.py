@@ -66,6 +66,9 @@ class SentryDelivery(Outbox):
                 limited_s=functools.partial(self._limits.wait_s, sender.key, categories),
                 emptied=functools.partial(self._lanes.pop, name, None),
             )
+        if self._lanes[name].waits and item.reload is not None:
+            # One key's limit may last for hours: what waits for it must not fill the memory of the others.
+            item.body, item.parked = b"", True
         self._put(self._lanes[name], item)
 
     async def close(self) -> None:

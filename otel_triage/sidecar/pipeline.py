@@ -271,6 +271,7 @@ class Pipeline:
             body=triaged.body,
             done=self._delivered,
             open=1 if triaged.noted is None else 2,
+            reload=functools.partial(self._reload, record.seq, route),
         )
         if triaged.noted is not None:
             self._note(triaged.noted, item, route)
@@ -324,6 +325,16 @@ class Pipeline:
                 if route.committed_seq <= route.cursor:
                     route.behind.clear()
                     route.level.set()
+
+    async def _reload(self, seq: int, route: _Route) -> bytes:
+        """What goes out of a record that is pending, as triage sees it now."""
+        record = await self._journal.read(seq)
+        if record is None:
+            raise JournalError(f"record {seq} is not in the journal")
+        triaged = self._reread(record)
+        if triaged.noted is not None:
+            self._note(triaged.noted, None, route)
+        return triaged.body
 
     def _reread(self, record: Record) -> Triaged:
         try:

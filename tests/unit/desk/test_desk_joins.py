@@ -142,3 +142,63 @@ def test_old_failures_leave() -> None:
     now[0] += 86_400
     assert joins.find(CALL) is None
     assert len(joins) == len(joins._by_key) == len(joins._by_trace) == 0
+
+
+CAPTURED = replace(
+    CALL,
+    origin=Origin.CAPTURED,
+    identity="sentry:e1",
+    reporter="sentry:sentry.python:generic",
+    span_id="01",
+    parent_id="",
+    began=T0 + 1,
+    at=T0 + 1,
+)
+CAUSE = ("rate_limit", "tokens")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Link.SAME),
+        ({"fingerprint": "f:2", "cause": CAUSE}, Link.SAME),
+        ({"fingerprint": "f:2", "cause": CAUSE, "error": LLMError()}, Link.SAME),
+        ({"fingerprint": "f:2", "cause": CAUSE, "error": LLMError(provider="anthropic")}, None),
+        # a Sentry SDK without tracing: one trace for all that a process does
+        ({"fingerprint": "f:2", "cause": ("timeout", "read")}, None),
+        ({"fingerprint": "f:2", "cause": ("timeout", "read"), "span_id": "02"}, None),
+        ({"at": T0 + 2.1}, None),
+        ({"trace_id": "bb"}, None),
+    ],
+)
+@pytest.mark.parametrize("captured_first", [False, True])
+def test_a_captured_exception_and_the_span(
+    changes: dict[str, Any], expected: Link | None, captured_first: bool
+) -> None:
+    if captured_first:
+        captured = replace(CAPTURED, **{key: value for key, value in changes.items() if key != "cause"})
+        joins = Joins(lambda: T0)
+        failure = _failure(captured)
+        told = changes.get("cause", CAUSE)
+        verdict = replace(VERDICT, fingerprint=captured.fingerprint, category=told[0], reason=told[1])
+        failure.verdict = verdict
+        joins.add(failure, captured)
+        found = joins.find(replace(CALL, cause=CAUSE))
+    else:
+        found = _joins(CALL).find(replace(CAPTURED, **changes))
+    assert (found[1] if found else None) is expected
+
+
+def test_one_reporter_captures_one_failure_once() -> None:
+    again = replace(CAPTURED, identity="sentry:e2", at=T0 + 1.5)
+    at_call = replace(again, reporter="sentry:sentry.python:openai")
+    assert _link(CAPTURED, again) is None
+    assert _link(CAPTURED, at_call) is Link.SAME
+    assert _link(CAPTURED, CAPTURED) is Link.AGAIN
+
+
+def test_a_captured_exception_with_an_error_id_joins_by_it() -> None:
+    event = replace(CALL, origin=Origin.EVENT, error=LLMError(error_id="e1"))
+    same = replace(CAPTURED, trace_id="bb", at=T0 + 60, error=LLMError(error_id="e1"))
+    assert _link(event, same) is Link.SAME
+    assert _link(event, replace(same, trace_id="aa", at=T0, error=LLMError(error_id="e2"))) is None

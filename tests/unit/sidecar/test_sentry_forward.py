@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from sentry_tools import (
@@ -24,9 +25,10 @@ from sentry_tools import (
     llm_event,
     post,
 )
-from sidecar_tools import SidecarProcess, metric, until
+from sidecar_tools import SidecarProcess, metric, traces, until
 
 from otel_triage.demo.sentry_sink import SentryAnswer, SentrySink
+from otel_triage.demo.sink import Answer, Sink
 
 LIMITS = "x-sentry-rate-limits"
 
@@ -279,3 +281,51 @@ def test_without_a_journal_the_same_check_fails(tmp_path: Path, sentry: SentrySi
         assert sidecar.ready().terminate() == 0
     assert ids
     assert sentry.events() == []
+
+
+def big_event(number: int) -> bytes:
+    return event_envelope(llm_event(f"{number:032x}", extra={"x": "y" * 100_000}))
+
+
+async def test_what_waits_for_one_key_fills_no_memory_of_the_others(
+    tmp_path: Path, sentry: SentrySink
+) -> None:
+    sentry.answer_with(SentryAnswer(status=429, headers={LIMITS: "3:error:key"}))
+    async with forwarding(tmp_path, sentry, memory_mib=4, max_request_mib=1) as sidecar:
+        for number in range(40):  # four times the memory for what goes out
+            assert (await post(sidecar, big_event(number))).status_code == 200
+        assert metric(sidecar, "delivering_bytes") < 1.3 * 2**20
+        other = f"/api/1/envelope/?sentry_key={'b' * 32}"
+        await post(sidecar, event_envelope(llm_event("b" * 32)), other, {})
+        (request,) = await kept(sentry, 1)
+        assert request.header()["event_id"] == "b" * 32
+        assert len(await kept(sentry, 41)) == 41, "and the rest when the limit ends"
+        await until(lambda: metric(sidecar, "journal_records") == 0)
+    assert {event["event_id"] for event in sentry.events()} == {*(f"{n:032x}" for n in range(40)), "b" * 32}
+    assert all("triage.category" in event["tags"] for event in sentry.events())
+
+
+async def test_a_dead_otlp_backend_stops_no_envelope_and_each_goes_its_own_way(
+    tmp_path: Path, sentry: SentrySink
+) -> None:
+    names = [f"{number} {'x' * 100_000}" for number in range(40)]
+    with Sink() as sink:
+        sink.answer_with(Answer(status=grpc.StatusCode.UNAVAILABLE, times=None))
+        settings = {"memory_mib": 4, "max_request_mib": 1, "otlp_endpoint": sink.grpc_endpoint}
+        async with forwarding(tmp_path, sentry, **settings) as sidecar:
+            for name in names:
+                headers = {"content-type": "application/x-protobuf"}
+                assert (await post(sidecar, traces(name), "/v1/traces", headers)).status_code == 200
+            await post(sidecar, event_envelope())
+            assert len(await kept(sentry, 1)) == 1
+            sentry.answer_with(SentryAnswer(status=503, times=None))
+            for number in range(30):
+                assert (await post(sidecar, big_event(number))).status_code == 200
+        sink.answer_with()
+        sentry.answer_with()
+        async with forwarding(tmp_path, sentry, **settings) as sidecar:
+            await kept(sentry, 31)
+            await asyncio.to_thread(sink.wait_for, lambda: len(sink.spans()) >= 40)
+            await until(lambda: metric(sidecar, "journal_records") == 0)
+        assert sorted(span["name"] for span in sink.spans()) == sorted(names)
+    assert len(sentry.events()) == 31
