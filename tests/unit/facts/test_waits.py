@@ -1,6 +1,5 @@
 """Stated waits, in the words of providers, clients and gateways."""
 
-
 from __future__ import annotations
 
 import pytest
