@@ -175,8 +175,8 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any], dict[str, Any
         | {
             "triage.attempt_statuses": [200],
             "triage.stream.chunks": 3,
-            "triage.root_cause": "The connection to OpenAI broke in the middle of the answer, after 3 chunks; "
-            "the text that arrived is incomplete.",
+            "triage.root_cause": "The connection to OpenAI broke in the middle of the answer, after 3 "
+            "chunks; the text that arrived is incomplete.",
             "exception.type": "httpx2.RemoteProtocolError",
             "exception.message": CUT_MESSAGE,
             "exception.stacktrace": re.compile(
