@@ -76,12 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 0, or 2 where settings or the installation are wrong."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "sidecar":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args = _parser().parse_args(argv)
     try:
-        code = _sidecar(rest) if args.command == "sidecar" else _COMMANDS[args.command](args)
+        code = _COMMANDS[args.command](args)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "otel_triage":
             raise
@@ -94,10 +91,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise SystemExit(code)
 
 
-def _sidecar(arguments: Sequence[str]) -> int:
+def _sidecar(args: argparse.Namespace) -> int:
     from otel_triage.sidecar.main import main as sidecar
 
-    return sidecar(arguments)
+    given = ["--config", str(args.config)] if args.config else []
+    return sidecar([*given, "--check"] if args.check else given)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -133,7 +131,13 @@ def _deadletter(args: argparse.Namespace) -> int:
     return run(Options(action=args.action, ids=tuple(args.ids), data_dir=args.data_dir, admin=args.admin))
 
 
-_COMMANDS = {"classify": _classify, "deadletter": _deadletter, "demo": _demo, "eval": _eval}
+_COMMANDS = {
+    "classify": _classify,
+    "deadletter": _deadletter,
+    "demo": _demo,
+    "eval": _eval,
+    "sidecar": _sidecar,
+}
 _EXTRAS = {"deadletter": "sidecar", "eval": "cli"}  # where the extra is not called as the command
 
 
