@@ -104,7 +104,7 @@ def features(text: str) -> tuple[NDArray[np.intp], Floats]:
     hashes ^= hashes >> np.uint32(13)
     hashes *= np.uint32(0xC2B2AE35)
     counts = np.bincount(hashes >> np.uint32(32 - BITS), minlength=1 << BITS)
-    buckets = counts.nonzero()[0]
+    buckets = (counts > 0).nonzero()[0]  # of booleans: three times as fast
     weights = np.log1p(counts[buckets].astype(np.float32))
     weights /= max(float(np.sqrt(weights @ weights)), 1e-9)
     return buckets, weights
@@ -127,7 +127,7 @@ class TextModel:
         """The calibrated probability of each class for a document."""
         np = _numpy()
         buckets, weights = features(text)
-        scores = (weights @ self.matrix[buckets] + self.bias) / self.temperature
+        scores = (weights @ self.matrix.take(buckets, axis=0) + self.bias) / self.temperature
         raised = np.exp(scores - scores.max())
         found: Floats = raised / raised.sum()
         return found

@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+# One thread, set before numpy is loaded: sums are then taken in one order, and the bytes repeat.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,7 +257,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
     """The labelled errors of a file but those that are no error's verdict.
 
     Raises:
-        ValueError: a line is no JSON object with `category` and `reason`; the text names file and line.
+        ValueError: a line is no JSON object with `category` and `reason`, or there is none; the text names
+            file and line.
     """
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -267,6 +272,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number}: an object with category and reason is needed")
         if record["category"] != "unclassified":
             found.append(record)
+    if not found:
+        raise ValueError(f"{path}: no labelled error")
     return found
 
 
@@ -275,17 +282,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m otel_triage.verdict.train", description=__doc__)
     parser.add_argument("--evaluate", nargs="+", type=Path, metavar="FILE", help="score on labelled errors")
     asked = parser.parse_args(arguments)
-    if not asked.evaluate:
-        (HERE / FILE).write_bytes(train().to_bytes())
-        return 0
     try:
-        records = [record for path in asked.evaluate for record in _records(path)]
-        if not records:
-            raise ValueError("no labelled errors: each line needs category and reason")
+        if asked.evaluate:
+            print(evaluate([record for path in asked.evaluate for record in _records(path)]))
+        else:
+            (HERE / FILE).write_bytes(train().to_bytes())
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(evaluate(records))
     return 0
 
 
