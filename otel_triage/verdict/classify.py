@@ -14,9 +14,8 @@ _UNKNOWN: Final = ("unclassified", "unknown")
 _ANSWERS: Final = 0.4
 """The probability from which a second opinion answers where no rule matches."""
 
-_OVERRULES: Final = 0.7
-"""The probability from which a second opinion beats a rule that rests on a kind or a status only, or settles
-between two rules."""
+_OVERRULES: Final = 0.6
+"""The probability from which a second opinion beats a rule that rests on a kind or a status only."""
 
 _AMBIGUOUS: Final = 0.75
 """Below this confidence the next best verdict is named as well."""
@@ -84,12 +83,10 @@ def _decide(error: LLMError, second: Second | None) -> _Decision:
     if match is None:
         answers = found and found[0].confidence >= _ANSWERS
         return _by_model(found, None) if answers else _Decision(*_UNKNOWN, 0.0)
-    best = found[0] if found and found[0].confidence >= _OVERRULES else None
-    if best is not None and (best.category, best.reason) != match.rule.verdict:
-        weak = match.rank[0] <= Tier.KIND
-        seconded = match.contested and match.rival and match.rival.verdict == (best.category, best.reason)
-        if weak or seconded:
-            return _by_model(found, match)
+    weak = match.rank[0] <= Tier.KIND
+    sure = found and found[0].confidence >= _OVERRULES
+    if weak and sure and (found[0].category, found[0].reason) != match.rule.verdict:
+        return _by_model(found, match)
     return _by_rule(match, found)
 
 

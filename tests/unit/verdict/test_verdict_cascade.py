@@ -43,7 +43,7 @@ def test_a_providers_own_words_are_not_overruled() -> None:
     assert (verdict.reason, verdict.source) == ("quota_exhausted", Source.RULES)
 
 
-@pytest.mark.parametrize(("share", "reason"), [(0.71, "context_length"), (0.69, "unspecified")])
+@pytest.mark.parametrize(("share", "reason"), [(0.61, "context_length"), (0.59, "unspecified")])
 def test_a_status_alone_yields_to_a_sure_opinion(share: float, reason: str) -> None:
     verdict = classify(VAGUE, second=opinion(("invalid_request/context_length", share)))
     assert (verdict.category, verdict.reason) == ("invalid_request", reason)
