@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from otel_triage.cli.workers import in_order, processors
 from otel_triage.facts.records import facts_of_record
 from otel_triage.model import Verdict
 from otel_triage.verdict import text_model
@@ -30,6 +31,7 @@ WRONG: Final = 2
 
 INTERRUPTED: Final = 130
 _SHOWN_EVERY: Final = 100  # lines
+_MANY: Final = 1 << 20  # bytes of a file, from which all processors work on it
 _BROKEN_PIPE: Final = 141  # as a program that SIGPIPE ended
 
 _TEXTS: Final = ("error_type", "error_message", "stacktrace")
@@ -277,6 +279,26 @@ def _progress(options: Options) -> AbstractContextManager[Any]:
 class _Count:
     done: int = 0
     broken: int = 0
+    read: int = 0  # bytes
+
+
+def _answered(numbered: tuple[int, bytes], *, explain: bool) -> tuple[bytes, bool, int]:
+    """The answer to a line, whether the line was broken, and its length."""
+    number, line = numbered
+    try:
+        return _encode(answer(line, explain=explain)), False, len(line)
+    except BadRecord as error:
+        return _encode({"line": number, "error": str(error)}), True, len(line)
+
+
+def _behind(lines: Iterator[tuple[int, bytes]], skip: int, count: _Count) -> Iterator[tuple[int, bytes]]:
+    """The lines behind those that an earlier run has answered, which are counted."""
+    for number_and_line in lines:
+        if count.done < skip:
+            count.done += 1
+            count.read += len(number_and_line[1])
+        else:
+            yield number_and_line
 
 
 def _run(options: Options, source: BinaryIO, count: _Count) -> None:
@@ -285,23 +307,19 @@ def _run(options: Options, source: BinaryIO, count: _Count) -> None:
     about = os.fstat(source.fileno())
     at_once = not stat.S_ISREG(about.st_mode)
     source_size = None if at_once else about.st_size
-    read = 0
     try:
         with _progress(options) as bar:
             task = bar.add_task("", total=source_size) if bar else None
-            for number, line in lines_of(source):
-                read += len(line)
-                if bar and number % _SHOWN_EVERY == 0:
-                    bar.update(task, completed=read, description=f"{count.done:,} errors")
-                if count.done < skip:
-                    count.done += 1
-                    continue
-                try:
-                    output.write(_encode(answer(line, explain=options.explain)))
-                except BadRecord as error:
-                    output.write(_encode({"line": number, "error": str(error)}))
-                    count.broken += 1
+            work = partial(_answered, explain=options.explain)
+            lines = _behind(lines_of(source), skip, count)
+            many = source_size is not None and source_size > _MANY and processors() > 1
+            for encoded, broken, length in in_order(work, lines) if many else map(work, lines):
+                output.write(encoded)
+                count.broken += broken
                 count.done += 1
+                count.read += length
+                if bar and count.done % _SHOWN_EVERY == 0:
+                    bar.update(task, completed=count.read, description=f"{count.done:,} errors")
                 if at_once:
                     output.flush()
         if count.done < skip:
