@@ -53,6 +53,16 @@ def short(name: str) -> str:
     return _PATH.split(name)[-1]
 
 
+_FAMILY: Final = re.compile(r"([A-Z][a-z0-9]+)(?:Error|Exception|Failure|Warning)$")
+
+
+@lru_cache(maxsize=1024)
+def family(name: str) -> str:
+    """What a class calls itself at its end: `*Configuration` of `LlmConfigurationError`; else empty."""
+    found = _FAMILY.search(name)
+    return f"*{found[1]}" if found else ""
+
+
 @cache
 def statuses() -> dict[str, int]:
     """The status that an exception class stands for; `LOCAL` for those of the language itself."""

@@ -29,6 +29,7 @@ from otel_triage.verdict.names import (
     LOCAL,
     NO_STATUS,
     SPOKEN_CODE,
+    family,
     named_classes,
     plain,
     short,
@@ -101,12 +102,13 @@ class Facts:
         names = [error.error_type or "", *(cause.type for cause in error.causes)]
         for depth, name in enumerate(names):
             if name:
-                self.classes[name] = self.classes[short(name)] = depth
+                self.classes[name] = self.classes[short(name)] = self.classes[family(name)] = depth
         outer = names[0] or (names[1] if len(names) > 1 else "")
         self.outermost = {outer, short(outer)}
         told = named_classes(error.message or "")
         for name in told:
             self.classes.setdefault(name, 0)
+            self.classes.setdefault(family(name), 0)
         known = statuses()
         self.status = error.status or next(
             (known[name] for name in (short(outer), *told) if name in known), NO_STATUS

@@ -1,0 +1,42 @@
+"""Classes that nobody has listed, known by the word that they end in."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_triage.model import Cause, LLMError
+from otel_triage.verdict.classify import classify
+from otel_triage.verdict.names import family
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("acme.LlmConfigurationError", "*Configuration"),
+        ("com.acme.ModelTimeoutException", "*Timeout"),
+        ("LangChainDeprecationWarning", "*Deprecation"),
+        ("ValidationError", "*Validation"),
+        ("Error", ""),
+        ("APIError", ""),
+        ("TimeoutExpired", ""),
+    ],
+)
+def test_a_family_is_the_last_word_before_error(name: str, expected: str) -> None:
+    assert family(name) == expected
+
+
+def test_an_unlisted_class_is_known_by_its_family_wherever_it_stands_in_the_chain() -> None:
+    alone = classify(LLMError(error_type="acme.BotSettingsError", message="nothing that is known"))
+    inner = classify(
+        LLMError(
+            error_type="acme.RunFailed",
+            message="it failed",
+            causes=(Cause("acme.RunFailed", "it failed"), Cause("acme.BotSettingsError", "it failed")),
+        )
+    )
+    assert {(v.category, v.reason) for v in (alone, inner)} == {("code_bug", "configuration")}
+
+
+def test_a_status_beats_a_family() -> None:
+    verdict = classify(LLMError(error_type="acme.BotSettingsError", status=503, message="it failed"))
+    assert verdict.category == "provider_error"
