@@ -64,6 +64,7 @@ class ErrorBody:
 # Member, in lower case and without separators -> what it tells and how well: a lower rank wins.
 _MEMBERS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "message": (("message", 0), ("child", 8)),
+    "err": (("message", 0), ("child", 2)),  # zap's and pino's log lines, whose "msg" says what was tried
     "msg": (("message", 1),),
     "errormessage": (("message", 2), ("child", 8)),
     "errormsg": (("message", 2), ("child", 8)),

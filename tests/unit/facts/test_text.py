@@ -54,6 +54,12 @@ TEXTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {"status": 429, "code": "RESOURCE_EXHAUSTED", "message": "Resource exhausted."},
         ("litellm.RateLimitError", "VertexAIException"),
     ),
+    "a log line in JSON: what went wrong, not what was tried": (
+        # https://github.com/uber-go/zap, https://github.com/pinojs/pino
+        '{"level":"error","msg":"llm call failed","err":"read tcp 192.0.2.4:41234: connection reset by peer"}',
+        {"message": "read tcp 192.0.2.4:41234: connection reset by peer"},
+        (),
+    ),
     "pydantic-ai": (
         # https://github.com/coleam00/ottomator-agents/issues/28
         "status_code: 429, model_name: gpt-4.1-mini, body: {'message': 'Too fast', 'type': 'requests', 'code': 'c'}",
