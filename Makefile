@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 OPENAI2 := .envs/openai2
+BUGSINK := .envs/bugsink
+NODE := .tools/node_sentry
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .PHONY: demo test lint bench clean check-python
@@ -11,7 +13,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 demo: $(VENV)/.demo
 	$(VENV)/bin/otel-triage demo --app examples/fastapi_chat $(if $(KEEP),--keep)
 
-test: $(VENV)/.dev $(OPENAI2)/.ok
+test: $(VENV)/.dev $(OPENAI2)/.ok $(BUGSINK)/.ok $(NODE)/.ok
 	PYTHON=$(VENV)/bin/python sh tests/run.sh
 
 lint: $(VENV)/.dev
@@ -49,5 +51,15 @@ $(OPENAI2)/.ok: tests/envs/openai2.txt pyproject.toml | check-python
 	$(OPENAI2)/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
+# Without these two the tests that need them are skipped, and say so.
+$(BUGSINK)/.ok: tests/envs/bugsink.txt | check-python
+	@rm -f $@; { $(PYTHON) -m venv $(BUGSINK) && \
+	  $(BUGSINK)/bin/python -m pip install $(PIP_FLAGS) -r tests/envs/bugsink.txt && touch $@; } || \
+	  echo "$(BUGSINK) was not installed: its tests will be skipped."
+
+$(NODE)/.ok: tests/envs/node.sh examples/node_sentry/package.json | $(VENV)/bin/python
+	@rm -f $@; { PYTHON=$(VENV)/bin/python sh tests/envs/node.sh $(NODE) && touch $@; } || \
+	  echo "$(NODE) was not installed: its tests will be skipped."
+
 clean:
-	rm -rf $(VENV) .envs .test-report
+	rm -rf $(VENV) .envs $(NODE) .test-report

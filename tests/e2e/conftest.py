@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from bugsink_server import Bugsink, bugsink_in
 
 from otel_triage.demo.provider import DemoProvider
 from otel_triage.demo.show import Process, running
@@ -111,3 +112,10 @@ def world(tmp_path: Path) -> Iterator[World]:
     with ExitStack() as stack:
         provider = stack.enter_context(DemoProvider())
         yield World(tmp_path, stack, provider)
+
+
+@pytest.fixture(scope="session")
+def bugsink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bugsink]:
+    """One server for all tests, each with a project of its own."""
+    with bugsink_in(tmp_path_factory.mktemp("bugsink")) as server:
+        yield server
