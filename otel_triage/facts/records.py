@@ -61,6 +61,10 @@ _WRAPPERS: Final = frozenset(
 )
 # Where JavaScript's recordException finds a code, it writes that in place of the class.
 _CODE_AS_TYPE: Final = re.compile(r"[a-z]+(?:_[a-z]+)+")
+# A stack trace that stands in the text of an error.
+_PRINTED_TRACE: Final = re.compile(
+    r"Traceback \(most recent call last\)|\n[ \t]{1,8}at \S|\nStack trace:\n#0 "
+)
 _ADDRESS: Final = re.compile(
     r"(?:https?://|host=')(?P<host>[\w.-]{4,100})(?::\d+)?(?P<path>/[^\s'\"?]{0,200})?"
 )
@@ -143,7 +147,8 @@ def read_exception(
         description: What else is told, such as a span's status; read where no exception says more.
         now: Unix time in seconds, for waits that are told as a point in time.
     """
-    trace = read_stacktrace(stacktrace) if stacktrace else Trace()
+    printed = stacktrace or (message if _PRINTED_TRACE.search(message) else "")
+    trace = read_stacktrace(printed) if printed else Trace()
     causes = causes_told(name, message, trace)
     own = message or ("" if causes else description)
     texts = [text for text in (own, *(cause.message for cause in causes[1:]), description) if text]

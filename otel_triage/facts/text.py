@@ -247,13 +247,16 @@ def _page(text: str) -> Told | None:
     return Told(ErrorBody(status=status, message=title or None))
 
 
-def finish(facts: Facts, now: float | None = None, around: str = "") -> ErrorBody:
+def finish(
+    facts: Facts, now: float | None = None, around: str = "", classes: list[str] | None = None
+) -> ErrorBody:
     """A body from the facts of a walk: prefixes of its message are cut, wait and request id are read.
 
     Args:
         facts: What the walk found.
         now: Unix time in seconds, for waits that are told as a point in time.
         around: The text that it was found in.
+        classes: Where the exception classes in front of its message are added.
     """
     message = facts.message
     if message:
@@ -264,6 +267,8 @@ def finish(facts: Facts, now: float | None = None, around: str = "") -> ErrorBod
         facts.status = facts.status or inner.status
         facts.code = facts.code or inner.code
         facts.type = facts.type or inner.type
+        if classes is not None:
+            classes += cut.classes
     for text in (message, around):
         if text and facts.wait is None:
             facts.wait = wait_in(text, now)
@@ -311,4 +316,5 @@ def read_text(text: str, now: float | None = None) -> Told:
     facts.param = facts.param or told.param
     facts.request_id = facts.request_id or told.request_id
     around = text if printed or cut.rest != text else ""
-    return Told(finish(facts, now, around), tuple(dict.fromkeys(cut.classes)))
+    body = finish(facts, now, around, cut.classes)
+    return Told(body, tuple(dict.fromkeys(cut.classes)))

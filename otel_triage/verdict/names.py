@@ -17,10 +17,10 @@ LOCAL: Final = 1
 _HEAD: Final = 4000
 _TAIL: Final = 1000
 # Classes that a text begins with ("litellm.RateLimitError: OpenAIException - …") or that tenacity's
-# RetryError names ("RetryError[<Future at 0x1 state=finished raised APITimeoutError>]").
+# RetryError names ("RetryError[<Future at 0x1 state=finished raised APITimeoutError>]"), Python's repr included.
 _NAMED: Final = re.compile(
-    r"(?:^|: |state=finished raised )(?:[a-z_]{1,30}\.){0,4}"
-    r"([A-Z]\w{2,60}(?:Error|Exception|Timeout))(?=:| - |>|\]|$)"
+    r"(?:^|: |state=finished raised )(?:[A-Za-z_]\w{0,30}(?:\.|::|\\)){0,6}"
+    r"([A-Z]\w{2,60}(?:Error|Exception|Timeout))(?=:| - |>|\]|$|\(['\"])"
 )
 _PREFIXES: Final = 300
 SPOKEN_CODE: Final = re.compile(
@@ -68,6 +68,15 @@ def statuses() -> dict[str, int]:
     """The status that an exception class stands for; `LOCAL` for those of the language itself."""
     found: dict[str, int | str] = data.load()["statuses"]
     return {name: LOCAL if status == "local" else int(status) for name, status in found.items()}
+
+
+_CLASS: Final = re.compile(r"(?:\w{1,40}(?:\.|::)){0,8}([A-Z]\w{2,60}(?:Error|Exception))")
+
+
+def class_in(word: str) -> str:
+    """The exception class, without its module, that a code or type of a body is; else empty."""
+    found = _CLASS.fullmatch(word)
+    return found[1] if found else ""
 
 
 def named_classes(text: str) -> list[str]:

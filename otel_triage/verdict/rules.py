@@ -29,6 +29,7 @@ from otel_triage.verdict.names import (
     LOCAL,
     NO_STATUS,
     SPOKEN_CODE,
+    class_in,
     family,
     named_classes,
     plain,
@@ -109,6 +110,9 @@ class Facts:
         for name in told:
             self.classes.setdefault(name, 0)
             self.classes.setdefault(family(name), 0)
+        for word in (error.code, error.type):  # logs and servers print a class as the type
+            if word and (name := class_in(word)):
+                self.classes.setdefault(name, 0)
         known = statuses()
         self.status = error.status or next(
             (known[name] for name in (short(outer), *told) if name in known), NO_STATUS

@@ -1,0 +1,25 @@
+"""Stack traces and classes that stand in the text of an error."""
+
+from __future__ import annotations
+
+from otel_triage.facts.records import facts_of_text
+
+
+def test_a_stack_trace_in_the_message_is_read() -> None:
+    text = (
+        "Connection error: OllamaException - 'steps'\nTraceback (most recent call last):\n"
+        '  File "/srv/app/plan.py", line 3, in run\n    return plan["steps"]\nKeyError: \'steps\''
+    )
+    error = facts_of_text("litellm.APIConnectionError", text)
+    assert [cause.type for cause in error.causes] == ["litellm.APIConnectionError", "KeyError"]
+
+
+def test_the_stack_trace_of_its_own_is_preferred() -> None:
+    text = "failed\nTraceback (most recent call last):\n  File \"a.py\", line 1, in f\nKeyError: 'x'"
+    own = 'Traceback (most recent call last):\n  File "b.py", line 1, in g\nOSError: disk'
+    assert [cause.type for cause in facts_of_text("OSError", text, own).causes] == ["OSError"]
+
+
+def test_a_class_in_front_of_a_printed_message_is_named() -> None:
+    error = facts_of_text("", "{'error': \"acme.PlanError: no plan\", 'success': False}")
+    assert ([cause.type for cause in error.causes], error.message) == (["acme.PlanError"], "no plan")
