@@ -17,7 +17,7 @@ LOCAL: Final = 1
 _HEAD: Final = 4000
 _TAIL: Final = 1000
 # Classes that a text begins with ("litellm.RateLimitError: OpenAIException - …") or that tenacity's
-# RetryError names ("RetryError[<Future at 0x1 state=finished raised APITimeoutError>]"), Python's repr included.
+# RetryError names ("RetryError[<Future at 0x1 state=finished raised APITimeoutError>]"); Python's repr too.
 _NAMED: Final = re.compile(
     r"(?:^|: |state=finished raised )(?:[A-Za-z_]\w{0,30}(?:\.|::|\\)){0,6}"
     r"([A-Z]\w{2,60}(?:Error|Exception|Timeout))(?=:| - |>|\]|$|\(['\"])"
