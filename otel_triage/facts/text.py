@@ -194,7 +194,7 @@ class _Cut:
 
 def _phrases(text: str) -> list[str]:
     """The beginnings of a text at its word boundaries, longest first."""
-    words = re.split(r"[:.,\n{(<\"'`\]]", text, maxsplit=1)[0].split(" ")
+    words = re.split(r"[:.,\n{()<\"'`\]]", text, maxsplit=1)[0].split(" ")
     return [" ".join(words[:count]) for count in range(min(len(words), 5), 0, -1)]
 
 
