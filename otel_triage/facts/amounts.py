@@ -122,7 +122,7 @@ _WANTED: Final = rf"(?P<requested>{_N})"
 _RATES: Final[_Table] = (
     # OpenAI and Groq: "tokens per min (TPM): Limit 30000, Used 14567, Requested 24754"
     ("limit", rf"\blimit:? {_LIMIT}(?:\.0+)?,? ?(?:/ ?\w{{1,6}}\.? )?(?:(?:used|current):? {_USED}(?:\.0+)?)?"
-     rf"(?:,? ?requested:? {_WANTED})?(?=\D|$)"),
+     rf"(?:,? ?requested:? ~?{_WANTED})?(?=\D|$)"),
     # xAI: "Tokens per Minute (actual/limit): 65605/16000"
     ("(actual/limit)", rf"\(actual/limit\): {_USED}/{_LIMIT}"),
     # Moonshot: "request reached organization max RPM: 3", "max organization concurrency: 1"

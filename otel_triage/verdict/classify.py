@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from otel_triage.facts.amounts import rate_amounts
 from otel_triage.model import Candidate, LLMError, Retryable, Source, Verdict
 from otel_triage.verdict import advice, confidence, data, fingerprint, rules, taxonomy
 from otel_triage.verdict.rule import Tier
@@ -90,6 +91,12 @@ def _decide(error: LLMError, second: Second | None) -> _Decision:
     return _by_rule(match, found)
 
 
+def _never_fits(error: LLMError) -> bool:
+    """Whether the refused call alone is above the limit, so that no wait helps (taxonomy.md, close calls)."""
+    stated = rate_amounts(error.message or "")
+    return stated.limit is not None and stated.requested is not None and stated.requested > stated.limit
+
+
 def classify(error: LLMError, *, language: str = "en", second: Second | None = None) -> Verdict:
     """What an error means; `unclassified/unknown` with confidence 0 where nobody knows.
 
@@ -104,6 +111,8 @@ def classify(error: LLMError, *, language: str = "en", second: Second | None = N
     decided = _decide(error, second)
     found = taxonomy.reason(decided.category, decided.reason)
     retryable = decided.retryable or found.retryable
+    if decided.category == "rate_limit" and _never_fits(error):
+        retryable = Retryable.NO
     wait_s = None if retryable is Retryable.NO else advice.stated_wait_s(error, found.key)
     if retryable is Retryable.YES and wait_s is not None and wait_s > advice.LONG_WAIT_S:
         retryable = Retryable.LATER

@@ -100,6 +100,9 @@ RATES = {
     "on tokens per minute (TPM): Limit 6000, Requested 12328, please reduce": RateAmounts(
         limit=6000, requested=12328
     ),  # Groq
+    "on tokens per minute (TPM): Limit 7000, Used 0, Requested ~12903. Please": RateAmounts(
+        limit=7000, used=0, requested=12903
+    ),  # Groq, before it counted exactly
     "on requests per day (RPD): Limit 200, Used 200, Requested 1.": RateAmounts(
         limit=200, used=200, requested=1
     ),

@@ -185,3 +185,12 @@ def test_hostile_text_costs_little(piece):
     start = time.process_time()
     classify(error)
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("requested", "retryable"), [("2000", Retryable.YES), ("30000", Retryable.YES), ("~30001", Retryable.NO)]
+)
+def test_a_call_that_alone_is_above_the_limit_is_not_to_be_tried_again(requested: str, retryable: Retryable):
+    told = f"Rate limit reached on tokens per minute (TPM): Limit 30000, Used 500, Requested {requested}."
+    verdict = classify(LLMError(provider="groq", status=429, code="rate_limit_exceeded", message=told))
+    assert (verdict.category, verdict.reason, verdict.retryable) == ("rate_limit", "tokens", retryable)
