@@ -297,8 +297,8 @@ async def test_what_waits_for_one_key_fills_no_memory_of_the_others(
         assert metric(sidecar, "delivering_bytes") < 1.3 * 2**20
         other = f"/api/1/envelope/?sentry_key={'b' * 32}"
         await post(sidecar, event_envelope(llm_event("b" * 32)), other, {})
-        (request,) = await kept(sentry, 1)
-        assert request.header()["event_id"] == "b" * 32
+        told = [request.header()["event_id"] for request in await kept(sentry, 1)]
+        assert "b" * 32 in told
         assert len(await kept(sentry, 41)) == 41, "and the rest when the limit ends"
         await until(lambda: metric(sidecar, "journal_records") == 0)
     assert {event["event_id"] for event in sentry.events()} == {*(f"{n:032x}" for n in range(40)), "b" * 32}
