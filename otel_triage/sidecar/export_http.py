@@ -42,12 +42,7 @@ class HttpExporter:
     async def export(self, signal: Signal, body: bytes) -> Outcome:
         """Send once."""
         try:
-            async with self._client.stream("POST", self._urls[signal], content=body) as response:
-                answer = b""
-                async for chunk in response.aiter_bytes():
-                    answer += chunk
-                    if len(answer) > _MAX_ANSWER:
-                        break
+            response, answer = await post(self._client, self._urls[signal], body)
         except httpx.HTTPError as error:
             return Retry(type(error).__name__, str(error))
         status = response.status_code
@@ -62,6 +57,23 @@ class HttpExporter:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+async def post(
+    client: httpx.AsyncClient, url: str, body: bytes, headers: Mapping[str, str] | None = None
+) -> tuple[httpx.Response, bytes]:
+    """Post once; the response, and its body as far as anyone would read it.
+
+    Raises:
+        httpx.HTTPError: nothing, or no whole answer, came back.
+    """
+    async with client.stream("POST", url, content=body, headers=headers) as response:
+        answer = b""
+        async for chunk in response.aiter_bytes():
+            answer += chunk
+            if len(answer) > _MAX_ANSWER:
+                break
+        return response, answer
 
 
 def retry_after(value: str | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 
 from otel_triage.sidecar.envelopes import read_envelope
-from otel_triage.sidecar.export_http import retry_after
+from otel_triage.sidecar.export_http import post, retry_after
 from otel_triage.sidecar.exporters import TIMEOUT_S, Accepted, Outcome, Rejected, Retry
 from otel_triage.sidecar.ratelimits import RateLimits
 from otel_triage.sidecar.sentry_record import outgoing, split
@@ -17,7 +17,6 @@ from otel_triage.sidecar.signals import Signal
 ENVELOPE_TYPE: Final = "application/x-sentry-envelope"
 OTLP_PATH: Final = "integration/otlp/v1/traces"
 
-_MAX_ANSWER: Final = 64 << 10
 _PATHS: Final = {Signal.ENVELOPE: "envelope", Signal.SENTRY_TRACES: OTLP_PATH}
 _TYPES: Final = {Signal.ENVELOPE: ENVELOPE_TYPE, Signal.SENTRY_TRACES: "application/x-protobuf"}
 _LATER: Final = frozenset({408, 429})  # of the 4xx; any other refuses the request for good
@@ -40,12 +39,7 @@ class SentryExporter:
         headers |= {"x-sentry-auth": sender.auth, "content-type": _TYPES[signal]}
         url = f"{upstream}/api/{sender.project}/{_PATHS[signal]}/"
         try:
-            async with self._client.stream("POST", url, content=body, headers=headers) as response:
-                answer = b""
-                async for chunk in response.aiter_bytes():
-                    answer += chunk
-                    if len(answer) > _MAX_ANSWER:
-                        break
+            response, answer = await post(self._client, url, body, headers)
         except httpx.HTTPError as error:
             return Retry(type(error).__name__, str(error))
         finally:
