@@ -7,6 +7,7 @@ Protobuf or JSON, plain or gzip. An answer has the request's encoding; errors ar
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from typing import Final
 
 from otel_triage.sidecar import otlp_json, rpc_status
@@ -61,7 +62,7 @@ class OtlpHttp:
             return
         self._metrics.received.labels(signal).inc()
         headers = dict(scope["headers"])
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        media_type = media_type_of(headers)
         try:
             await self._take(signal, scope["method"], headers, media_type, receive)
         except Gone:
@@ -82,14 +83,24 @@ class OtlpHttp:
             headers.get(b"authorization", b""), self._expected
         ):
             raise Refused(Why.UNAUTHENTICATED, "the header `Authorization: Bearer TOKEN` is missing or wrong")
-        if media_type not in SUCCESS:
-            raise Refused(Why.MEDIA_TYPE, f"content type {media_type!r} is not one of: {PROTOBUF}, {JSON}")
+        check_media_type(media_type)
         body = await self._bodies.read(headers, receive)
         if media_type == JSON:
             message = otlp_json.parse(signal, body)
             await self._accept(signal, message.SerializeToString(), message)
         else:
             await self._accept(signal, body)
+
+
+def media_type_of(headers: Mapping[bytes, bytes]) -> str:
+    """The media type of a request, without its parameters; "" if it names none."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def check_media_type(media_type: str) -> None:
+    """Refuse what is no encoding of OTLP."""
+    if media_type not in SUCCESS:
+        raise Refused(Why.MEDIA_TYPE, f"content type {media_type!r} is not one of: {', '.join(SUCCESS)}")
 
 
 async def answer_refused(send: Send, refused: Refused, media_type: str) -> None:

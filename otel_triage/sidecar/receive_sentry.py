@@ -27,7 +27,14 @@ from otel_triage.sidecar.json_splice import members, spliced
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.ratelimits import ERROR, RateLimits
 from otel_triage.sidecar.receive_grpc import Accept
-from otel_triage.sidecar.receive_http import JSON, SUCCESS, answer, answer_refused
+from otel_triage.sidecar.receive_http import (
+    JSON,
+    SUCCESS,
+    answer,
+    answer_refused,
+    check_media_type,
+    media_type_of,
+)
 from otel_triage.sidecar.refusals import Refused, Why
 from otel_triage.sidecar.sentry_record import Sender, SentryRecord, pack
 from otel_triage.sidecar.setting_types import KEY
@@ -139,12 +146,8 @@ class SentryHttp:
         media_type = ""
         try:
             headers = _post(scope)
-            media_type = (
-                headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
-            )
-            if media_type not in SUCCESS:
-                known = ", ".join(SUCCESS)
-                raise Refused(Why.MEDIA_TYPE, f"content type {media_type!r} is not one of: {known}")
+            media_type = media_type_of(headers)
+            check_media_type(media_type)
             sender = self._sender(project, scope, headers, None)
             body = await self._bodies.read(headers, receive)
             content = _spans(media_type, body)
