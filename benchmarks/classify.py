@@ -18,7 +18,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import tomllib
@@ -373,27 +372,6 @@ def show(results: list[Result], records: list[dict[str, Any]]) -> None:
         print(f"{result.way:<44}" + "".join(f"{cell:>18}" for cell in cells))
 
 
-_FIRST = """
-import time
-def pages(): return int(open("/proc/self/statm").read().split()[1])
-start, before = time.process_time(), pages()
-import otel_triage
-imported = time.process_time()
-otel_triage.classify({"error_message": "x", "tags": {"http_status": "429"}})
-print(imported - start, time.process_time() - imported, (pages() - before) / 256)
-"""
-
-
-def first_verdict() -> tuple[float, ...]:
-    """Of a fresh process, medians of five: CPU ms of import and first verdict, and MiB for both (Linux)."""
-    runs = [
-        subprocess.run([sys.executable, "-c", _FIRST], capture_output=True, text=True, check=True, timeout=60)
-        for _ in range(5)
-    ]
-    imports, verdicts, sizes = zip(*(map(float, run.stdout.split()) for run in runs), strict=True)
-    return statistics.median(imports) * 1e3, statistics.median(verdicts) * 1e3, statistics.median(sizes)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--corpus", metavar="FILE", help="JSON lines of labelled error records")
@@ -414,7 +392,6 @@ def main() -> None:
     else:
         print(f"without LiteLLM: no {args.litellm}; make one with `make .envs/openai2/.ok`")
     show([*results, status_rule(records)], records)
-    print("a fresh process: import {:.0f} ms, first verdict {:.0f} ms, {:.1f} MiB".format(*first_verdict()))
 
 
 if __name__ == "__main__":
