@@ -50,7 +50,7 @@ class Match:
     """The rule that won, how it ranked, and the facts that it rests on (`name=value`).
 
     `agreed` is whether another rule that matched says the same; `rival` the best one that says
-    something else.
+    something else, `contested` whether that one has the same tier and depth.
     """
 
     rule: Rule
@@ -58,12 +58,7 @@ class Match:
     facts: tuple[str, ...]
     agreed: bool = False
     rival: Rule | None = None
-    rival_rank: Rank | None = None
-
-    @property
-    def contested(self) -> bool:
-        """Whether a rule of the same tier and depth says something else."""
-        return self.rival_rank is not None and self.rival_rank[:2] == self.rank[:2]
+    contested: bool = False
 
     @property
     def strength(self) -> str:
@@ -303,15 +298,15 @@ class RuleSet:
         # Equal ranks are settled by name, so that the order of files never decides.
         found.sort(key=_by_rank, reverse=True)
         rank, _, best = found[0]
-        others = [one for one in found[1:] if one[2].verdict != best.verdict]
-        rival = others[0] if others else None
+        others = [one for one in found if one[2].verdict != best.verdict]
+        rival_rank, _, rival = others[0] if others else (None, "", None)
         return Match(
             best,
             rank,
             _told(best, facts),
             agreed=len(others) < len(found) - 1,
-            rival=rival[2] if rival else None,
-            rival_rank=rival[0] if rival else None,
+            rival=rival,
+            contested=rival_rank is not None and rival_rank[:2] == rank[:2],
         )
 
     def matches(self, rule_id: str, error: LLMError) -> bool:
