@@ -8,6 +8,7 @@ take: each provider says them in words of its own. A text is read in lower case 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from otel_triage.facts.lazy import compiled
@@ -209,6 +210,7 @@ def token_limits(message: str) -> tuple[int | None, int | None]:
     return _count(found.get("limit")), asked
 
 
+@lru_cache(maxsize=64)
 def rate_amounts(message: str) -> RateAmounts:
     """A rate limit, what is used of it, and what the refused call needed, where stated."""
     found = _first(_RATES, _plain(message))
