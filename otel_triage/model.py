@@ -151,6 +151,11 @@ class Candidate:
     reason: str
     confidence: float
 
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """Category and reason."""
+        return self.category, self.reason
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

@@ -8,7 +8,6 @@ flatters. Writes `calibration.toml`: counts, no texts.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from otel_triage.facts.records import facts_of_record
 from otel_triage.verdict import confidence, rules, text_model
+from otel_triage.verdict.labelled import labelled
 from otel_triage.verdict.rule import Tier
 
 FILE: Final = Path(__file__).parent / "calibration.toml"
@@ -38,7 +38,7 @@ def count(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
         guesses = text_model.predict(error)
         if guesses and (match is None or match.rank[0] <= Tier.KIND):
             best = guesses[0]
-            found[confidence.step(best.confidence)].append((best.category, best.reason) == expected)
+            found[confidence.step(best.confidence)].append(best.verdict == expected)
         if match is None:
             continue
         right = match.rule.verdict == expected
@@ -53,15 +53,14 @@ def count(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes `calibration.toml`."""
+    """Writes `calibration.toml`; returns 1 with the reason on stderr if a file is wrong."""
     parser = argparse.ArgumentParser(prog="python -m otel_triage.verdict.calibrate", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    records = [
-        json.loads(line)
-        for path in parser.parse_args(arguments).files
-        for line in path.read_text("utf-8").splitlines()
-        if line.strip()
-    ]
+    try:
+        records = [record for path in parser.parse_args(arguments).files for record in labelled(path)]
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     rows = [f'"{name}" = [{right}, {errors}]' for name, (right, errors) in count(records).items()]
     text = "\n".join([_HEAD, f"errors = {len(records)}", "", "[rows]", *rows, ""])
     FILE.write_text(text, encoding="utf-8")

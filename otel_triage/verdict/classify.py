@@ -66,7 +66,7 @@ def _by_rule(match: rules.Match, found: tuple[Candidate, ...]) -> _Decision:
             category=match.rival.category, reason=match.rival.reason, confidence=confidence.of_rival(match)
         )
     elif sure < _AMBIGUOUS:
-        alternative = next((one for one in found if (one.category, one.reason) != rule.verdict), None)
+        alternative = next((one for one in found if one.verdict != rule.verdict), None)
     return _Decision(
         rule.category,
         rule.reason,
@@ -86,7 +86,7 @@ def _decide(error: LLMError, second: Second | None) -> _Decision:
         return _by_model(found, None) if answers else _Decision(*_UNKNOWN, 0.0)
     weak = match.rank[0] <= Tier.KIND
     sure = found and found[0].confidence >= _OVERRULES
-    if weak and sure and (found[0].category, found[0].reason) != match.rule.verdict:
+    if weak and sure and found[0].verdict != match.rule.verdict:
         return _by_model(found, match)
     return _by_rule(match, found)
 

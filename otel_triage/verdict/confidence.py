@@ -23,7 +23,7 @@ def support(match: Match, found: tuple[Candidate, ...]) -> str:
     if not found:
         return match.strength
     best = found[0]
-    if (best.category, best.reason) == match.rule.verdict:
+    if best.verdict == match.rule.verdict:
         agreement = "same, sure" if best.confidence >= _SURE else "same"
     else:
         agreement = "akin" if best.category == match.rule.category else "other"

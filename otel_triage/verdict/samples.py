@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,18 +24,6 @@ from otel_triage.verdict.rules import rule_set
 _VARIANTS: Final = 4
 _TEMPLATE: Final = 60  # characters of a masked message that make two errors one wording
 _STATUS: Final = {"4xx": None, "5xx": 500, "": None}
-# What stands for anything of its kind in a pattern of the table.
-_PLACES: Final = (
-    (r"\bN(?= seconds\b)", "7"),
-    (r"\*\*\*", "sk-abc"),
-    (r"\bN\b", "4096"),
-    (r"\$?\{(?:number|rpm)\}|\bxxx\b", "5"),
-    (r"\$?\{\w+\}", "some_field"),
-    (r"\bDATE\b", "2026-01-02"),
-    (r"\b[XY]\b", "some-name"),
-    (r"\b(call|rs|fc)_X\b", r"\1_1a2b"),
-    (r"\s?(?:\.\.\.|\u2026)", " something"),
-)
 _PLAIN_CLASSES: Final = ("APIError", "APIStatusError", "Exception", "Error", "RuntimeError")
 _MADE_BY: Final = ("OpenAI", "Anthropic", "VertexAI", "Azure", "Bedrock")
 # How clients, frameworks and applications print what a service said: {text}, {body}, {status}, {name}.
@@ -76,17 +63,11 @@ class Sample:
     real: bool
 
 
-def _filled(pattern: str) -> str:
-    for place, value in _PLACES:
-        pattern = re.sub(place, value, pattern)
-    return pattern
-
-
 def _row_errors(row: table.Row) -> Iterator[LLMError]:
     facts: dict[str, Any] = {
         "provider": row.called,
         "status": _STATUS[row.status] if row.status in _STATUS else int(row.status),
-        "message": _filled(row.pattern),
+        "message": table.filled(row.pattern),
     }
     if row.decides == "status":
         yield LLMError(**facts | {"message": None})

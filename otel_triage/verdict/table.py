@@ -42,6 +42,18 @@ _FINISH: Final = re.compile(
     r"(?:finishReason|finish_reason|stop_reason|stopReason|promptFeedback\.blockReason)=(\w+)", re.IGNORECASE
 )
 _NUMBER: Final = re.compile(r"\d{4,}")
+# What stands for anything of its kind in a pattern, and a plausible thing of that kind.
+_PLACES: Final = (
+    (r"\bN(?= seconds\b)", "7"),
+    (r"\*\*\*", "sk-abc"),
+    (r"\bN\b", "4096"),
+    (r"\$?\{(?:number|rpm)\}|\bxxx\b", "5"),
+    (r"\$?\{\w+\}", "some_field"),
+    (r"\bDATE\b", "2026-01-02"),
+    (r"\b[XY]\b", "some-name"),
+    (r"\b(call|rs|fc)_X\b", r"\1_1a2b"),
+    (r"\s?(?:\.\.\.|\u2026)", " something"),
+)
 # Names that say nothing without their place: Python's own, and classes that stand for a status.
 _COMMON_CLASSES: Final = frozenset(
     {"ValueError", "TypeError", "RuntimeError", "OpenAIError", "ValidationError", "ClientError",
@@ -85,6 +97,13 @@ class Row:
         """The reason why the model stopped, as the provider writes it."""
         found = _FINISH.match(self.code)
         return found[1] if found else None
+
+
+def filled(pattern: str) -> str:
+    """A plausible message of a row's pattern."""
+    for place, value in _PLACES:
+        pattern = re.sub(place, value, pattern)
+    return pattern
 
 
 def rows() -> list[Row]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import sys
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from otel_triage.facts.records import facts_of_record
 from otel_triage.model import LLMError
 from otel_triage.verdict import rules
+from otel_triage.verdict.labelled import labelled
 from otel_triage.verdict.samples import Sample, samples
 from otel_triage.verdict.text_model import BITS, FILE, TextModel, document, features
 
@@ -45,7 +45,9 @@ _FOLDS: Final = 4
 _TEMPERATURES: Final = np.linspace(0.5, 2.5, 41)
 _ALIKE: Final = 0.5  # cosine of two documents above which one gives the other away
 _THRESHOLDS: Final = (0.0, 0.5, 0.7, 0.9)
-_SOURCES: Final = ("facts.tsv", "statuses.toml", "taxonomy.toml", "text_model.py", "samples.py", "train.py")
+_SOURCES: Final = (
+    "facts.tsv", "statuses.toml", "taxonomy.toml", "table.py", "text_model.py", "samples.py", "train.py",
+)  # fmt: skip
 _REPOSITORY: Final = re.compile(r"github\.com/([^/\s]+/[^/\s#?]+)|^[a-z]+://([^/\s]+)")
 
 
@@ -253,30 +255,6 @@ def _repository(record: dict[str, Any]) -> str:
     return (found[1] or found[2]).lower() if found else str(record.get("source", ""))
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The labelled errors of a file but those that are no error's verdict.
-
-    Raises:
-        ValueError: a line is no JSON object with `category` and `reason`, or there is none; the text names
-            file and line.
-    """
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: no JSON: {error}") from error
-        if not isinstance(record, dict) or not {"category", "reason"} <= record.keys():
-            raise ValueError(f"{path}, line {number}: an object with category and reason is needed")
-        if record["category"] != "unclassified":
-            found.append(record)
-    if not found:
-        raise ValueError(f"{path}: no labelled error")
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the weights, or scores them; returns 1 with the reason on stderr if a file is wrong."""
     parser = argparse.ArgumentParser(prog="python -m otel_triage.verdict.train", description=__doc__)
@@ -284,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.evaluate:
-            print(evaluate([record for path in asked.evaluate for record in _records(path)]))
+            print(evaluate([record for path in asked.evaluate for record in labelled(path)]))
         else:
             (HERE / FILE).write_bytes(train().to_bytes())
     except (OSError, ValueError) as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from otel_triage.facts.providers import canonical
@@ -14,25 +12,7 @@ from otel_triage.verdict.classify import classify
 # Rows that are wrong, with the reason: (provider, status, code, begin of the pattern).
 WRONG: dict[tuple[str, str, str, str], str] = {}
 
-FILLINGS = (
-    (r"\bN(?= seconds\b)", "7"),
-    (r"\*\*\*", "sk-abc"),
-    (r"\bN\b(?=ms\b|\))|\bN\b", "4096"),
-    (r"\$?\{(?:number|rpm)\}|\bxxx\b", "5"),
-    (r"\$?\{\w+\}", "some_field"),
-    (r"\bDATE\b", "2026-01-02"),
-    (r"\b[XY]\b", "some-name"),
-    (r"\b(call|rs|fc)_X\b", r"\1_1a2b"),
-    (r"\s?(?:\.\.\.|\u2026)", " something"),
-)
 HTTP_STATUS = {"4xx": 418, "5xx": 500, "": None}
-
-
-def filled(pattern: str) -> str:
-    """A plausible message of a row's pattern."""
-    for place, value in FILLINGS:
-        pattern = re.sub(place, value, pattern)
-    return pattern
 
 
 def status_of(row: table.Row) -> int | None:
@@ -41,7 +21,7 @@ def status_of(row: table.Row) -> int | None:
 
 def errors_of(row: table.Row) -> list[LLMError]:
     """The row as a body's code and as an exception's class, where it may be either."""
-    facts = {"provider": row.called, "status": status_of(row), "message": filled(row.pattern)}
+    facts = {"provider": row.called, "status": status_of(row), "message": table.filled(row.pattern)}
     if row.decides == "status":
         return [
             LLMError(**facts | {"message": None}),
