@@ -10,30 +10,19 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from verdicts import verdict
 
 from otel_triage.desk import errors as desk_errors
 from otel_triage.desk.errors import Errors, StateError
 from otel_triage.desk.joins import Failure, Link, Origin, Sighting
 from otel_triage.desk.rows import StoredError
-from otel_triage.model import Candidate, Cause, LLMError, Owner, Retryable, Severity, Source, Verdict
+from otel_triage.model import Candidate, Cause, LLMError
 
 T0 = 1_750_000_000.0
 DAY = 86_400
 
-VERDICT = Verdict(
-    category="rate_limit",
-    reason="tokens",
-    severity=Severity.LOW,
-    retryable=Retryable.YES,
-    owner=Owner.ACCOUNT,
-    confidence=0.9,
-    source=Source.RULES,
-    root_cause="Too many tokens.",
-    suggested_action="Wait.",
-    fingerprint="f:1",
-    version="1",
-    retry_after_s=2.0,
-    alternative=Candidate(category="rate_limit", reason="requests", confidence=0.3),
+VERDICT = verdict(
+    retry_after_s=2.0, alternative=Candidate(category="rate_limit", reason="requests", confidence=0.3)
 )
 ERROR = LLMError(
     error_id="e1",

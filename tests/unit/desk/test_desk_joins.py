@@ -6,24 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from verdicts import verdict
 
 from otel_triage.desk.joins import Failure, Joins, Link, Origin, Sighting
-from otel_triage.model import LLMError, Owner, Retryable, Severity, Source, Verdict
+from otel_triage.model import LLMError
 
 T0 = 1_750_000_000.0
-VERDICT = Verdict(
-    category="rate_limit",
-    reason="tokens",
-    severity=Severity.LOW,
-    retryable=Retryable.YES,
-    owner=Owner.ACCOUNT,
-    confidence=0.9,
-    source=Source.RULES,
-    root_cause="",
-    suggested_action="",
-    fingerprint="f:1",
-    version="1",
-)
+VERDICT = verdict(root_cause="", suggested_action="")
 CALL = Sighting(
     origin=Origin.SPAN,
     identity="span:aa:02",

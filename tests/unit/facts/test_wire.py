@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from verdicts import verdict
 
 from otel_triage.facts.wire import (
     FACT_NAMES,
@@ -17,7 +18,7 @@ from otel_triage.facts.wire import (
     span_attributes,
     verdict_attributes,
 )
-from otel_triage.model import BrokeAt, LLMError, Outcome, Owner, Retryable, Severity, Source, Verdict
+from otel_triage.model import BrokeAt, LLMError, Outcome
 
 FULL = LLMError(
     provider="openai",
@@ -57,20 +58,7 @@ FULL = LLMError(
     message="m",
     stacktrace="s",
 )
-VERDICT = Verdict(
-    category="rate_limit",
-    reason="tokens",
-    severity=Severity.LOW,
-    retryable=Retryable.YES,
-    owner=Owner.ACCOUNT,
-    confidence=0.97,
-    source=Source.RULES,
-    root_cause="c",
-    suggested_action="a",
-    fingerprint="f:1",
-    incident_id="i",
-    version="v",
-)
+VERDICT = verdict(confidence=0.97, root_cause="c", suggested_action="a", incident_id="i", version="v")
 
 
 def test_there_and_back() -> None:

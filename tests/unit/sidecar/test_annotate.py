@@ -11,19 +11,13 @@ from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from span_dumps import make_record, make_span, ours, pairs, plain
+from verdicts import verdict
 
 from otel_triage.facts.wire import span_attributes, verdict_attributes
-from otel_triage.model import BrokeAt, LLMError, Outcome, Owner, Retryable, Severity, Source, Verdict
+from otel_triage.model import BrokeAt, LLMError, Outcome
 from otel_triage.sidecar.annotate import annotate_record, annotate_span, read_verdict
 
-VERDICT = Verdict(
-    category="rate_limit",
-    reason="tokens",
-    severity=Severity.LOW,
-    retryable=Retryable.YES,
-    owner=Owner.ACCOUNT,
-    confidence=0.9,
-    source=Source.RULES,
+VERDICT = verdict(
     root_cause="Too many tokens a minute.",
     suggested_action="Wait 2 s, then retry.",
     fingerprint="f:0123456789abcdef",

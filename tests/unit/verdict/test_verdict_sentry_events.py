@@ -8,19 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from verdicts import verdict
 
 from otel_triage.facts.sentry_events import read_event
-from otel_triage.model import LLMError, Outcome, Owner, Retryable, Severity, Source, Verdict
+from otel_triage.model import LLMError, Outcome, Owner, Source, Verdict
 from otel_triage.verdict.sentry_events import annotate_event
 
-VERDICT = Verdict(
-    category="rate_limit",
-    reason="tokens",
-    severity=Severity.LOW,
-    retryable=Retryable.YES,
-    owner=Owner.ACCOUNT,
+VERDICT = verdict(
     confidence=0.99,
-    source=Source.RULES,
     root_cause="Too many tokens a minute.",
     suggested_action="Wait 7 s.",
     fingerprint="f:0123456789abcdef",
