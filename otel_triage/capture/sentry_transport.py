@@ -35,6 +35,8 @@ CONNECT_S: Final = 0.2
 TRY_S: Final = 0.5
 BREAK_S: Final = 30.0
 
+_LOOK_S: Final = 0.05
+
 # Answers that speak of this one envelope, and not of the sidecar or the key.
 _OF_ENVELOPE: Final = frozenset({400, 413})
 
@@ -133,8 +135,13 @@ class TriageTransport(HttpTransport):
 
         if self._runner is None or self._runner.pid != os.getpid():
             self._runner = _Runner()
+        ends = time.monotonic() + seconds
+
+        def left_s() -> float:  # a flush may begin meanwhile
+            return min(ends, self._flush_ends or ends) - time.monotonic()
+
         try:
-            return self._runner.run(exchange, seconds)
+            return self._runner.run(exchange, left_s)
         except queue.Empty:
             self._runner.leave()
             self._runner = None
@@ -154,15 +161,18 @@ class _Runner:
         run = contextvars.Context().run
         threading.Thread(target=run, args=(self._run,), name="otel-triage-transport", daemon=True).start()
 
-    def run(self, exchange: _Exchange, seconds: float) -> urllib3.BaseHTTPResponse | None:
-        """What an exchange gives, None if it fails.
+    def run(self, exchange: _Exchange, left_s: Callable[[], float]) -> urllib3.BaseHTTPResponse | None:
+        """What an exchange gives, None if it fails; `left_s` is asked again while it goes on.
 
         Raises:
             queue.Empty: It took longer.
         """
         done: queue.SimpleQueue[urllib3.BaseHTTPResponse | None] = queue.SimpleQueue()
         self._work.put((exchange, done))
-        return done.get(timeout=seconds)
+        while (left := left_s()) > _LOOK_S:
+            with suppress(queue.Empty):
+                return done.get(timeout=_LOOK_S)
+        return done.get(timeout=max(left, 0.0))
 
     def leave(self) -> None:
         """Ends the thread once it is through."""

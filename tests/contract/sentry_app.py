@@ -185,6 +185,7 @@ def in_span(url: str) -> None:
 def in_transaction(url: str) -> None:
     with sentry_sdk.start_transaction(name="request", op="test"):
         handled(url)
+        settle(url)
 
 
 def unhandled(url: str) -> None:

@@ -314,11 +314,20 @@ def test_defer_at_call(runs: dict[str, Run]) -> None:
         assert event["exception"]["values"][-1]["mechanism"]["handled"] is True
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_init_attaches_by_itself(provider: Any, order: str) -> None:
-    [ran] = run(provider.url, {"init": {}, "order": order, "run": ["handled", "told_often"]})
+def test_init_before_sentry_attaches_by_itself(provider: Any) -> None:
+    [ran] = run(provider.url, {"init": {}, "order": "before", "run": ["handled", "told_often"]})
     for scenario in ("handled", "told_often"):
         assert ours(ran.event(scenario)) == QUOTA_TAGS | AT_CALL
+
+
+def test_init_after_sentry_attaches_in_front_of_its_deduplication(provider: Any) -> None:
+    """Else the event at the call, which is dropped, makes Sentry drop the application's as well."""
+    settings = {"init": {"defer_at_call": True}, "order": "after", "run": ["handled", "told_often"]}
+    [ran] = run(provider.url, settings)
+    assert ran.events("handled") == []
+    assert ours(ran.event("told_often")) == QUOTA_TAGS
+    assert ran.event("told_often")["exception"]["values"][-1]["mechanism"]["type"] == "generic"
+    assert len(ran.event("told_often")["exception"]["values"]) == 1  # the first that was captured
 
 
 def test_grouping_off(runs: dict[str, Run]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -57,6 +58,37 @@ def hole(*, accepts: bool) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         for filler in waiting:
             filler.close()
+
+
+@contextmanager
+def drip() -> Iterator[str]:
+    """A listener whose answer never ends, though a byte of it comes before any time-out of a socket."""
+    done = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+            while not done.wait(0.1):
+                connection.sendall(b"x")
+
+    def serve() -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        done.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+class SlowSink(SentrySink):
+    """Takes everything, each a little too slowly to take all that waits at exit."""
+
+    def receive(self, path: str, headers: Mapping[str, str], body: bytes) -> SentryAnswer:
+        time.sleep(0.35)
+        return super().receive(path, headers, body)
 
 
 def test_envelopes_go_by_the_sidecar(provider: Any, sidecar: SentrySink) -> None:
@@ -145,6 +177,8 @@ def alone(provider: Any) -> dict[int, float]:
         ("not accepted", BUSY),
         ("not answered", BUSY),
         ("not answered", IDLE),
+        ("dripping", BUSY),
+        ("stalled", BUSY),
         ("slow", BUSY),
     ],
 )
@@ -156,16 +190,19 @@ def test_exit_is_not_slower(
     unused_tcp_port: int,
     sidecar: SentrySink,
 ) -> None:
-    """`slow` has taken an envelope, and then takes its time. Nothing is lost whatever it does."""
-    with SentrySink() as sentry, hole(accepts=False) as closed, hole(accepts=True) as silent:
+    """`stalled` has taken an envelope, and then answers no more. Nothing is lost whatever it does."""
+    with ExitStack() as stack:
+        sentry, slow = stack.enter_context(SentrySink()), stack.enter_context(SlowSink())
         url = {
             "refused": f"http://127.0.0.1:{unused_tcp_port}",
-            "not accepted": closed,
-            "not answered": silent,
-            "slow": sidecar.url,
+            "not accepted": stack.enter_context(hole(accepts=False)),
+            "not answered": stack.enter_context(hole(accepts=True)),
+            "dripping": stack.enter_context(drip()),
+            "stalled": sidecar.url,
+            "slow": slow.url,
         }[way]
         sidecar.answer_with(SentryAnswer(), SentryAnswer(hold=threading.Event(), times=None))
         took = exit_s(sentry.dsn(), provider.url, {**OURS, "run": names}, at(url))
         assert took - alone[len(names)] <= 0.5 + 0.2, (took, alone)  # a machine that others use too
-        told = set(ids(sentry.requests())) | set(kept(sidecar))
+        told = set(ids(sentry.requests())) | set(kept(sidecar)) | set(kept(slow))
         assert len(told) == (6 if names is BUSY else 0)
