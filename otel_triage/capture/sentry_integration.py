@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 import sentry_sdk
 import wrapt
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
 _LOGGER: Final = "otel_triage"
+_EXPORTERS: Final = "opentelemetry.exporter.otlp.*"
 
 _events: Final = SentryEvents()
 _attached = False
@@ -66,6 +69,18 @@ def attach() -> None:
             found(_LOGGER)
     client: Any = sys.modules["sentry_sdk.client"]
     wrapt.wrap_function_wrapper(client, "_Client.capture_event", _capture_event)
+    if _exports_to_sidecar():
+        sentry_logging.ignore_logger(_EXPORTERS)
+
+
+def _exports_to_sidecar() -> bool:
+    """Whether the application's own OTLP exporters speak to the sidecar: it being down is not for Sentry."""
+    hosts = {
+        urlsplit(os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT", "")).hostname
+        for signal in ("", "TRACES_", "LOGS_", "METRICS_")
+    }
+    sidecar = start.sidecar()
+    return sidecar is not None and urlsplit(sidecar).hostname in hosts
 
 
 def _processor(event: Event, hint: Hint) -> Event | None:
