@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
     from otel_triage.capture.processor import TriageSpanProcessor
     from otel_triage.capture.retry import retry_after, should_retry
+    from otel_triage.capture.sentry_integration import TriageIntegration
+    from otel_triage.capture.sentry_transport import TriageTransport
     from otel_triage.capture.start import Handle, init
     from otel_triage.model import LLMError, Verdict
 
 __all__ = [
     "Handle",
     "LLMError",
+    "TriageIntegration",
     "TriageSpanProcessor",
+    "TriageTransport",
     "Verdict",
     "classify",
     "init",
@@ -30,7 +34,9 @@ __all__ = [
 _WHERE = {
     "Handle": "otel_triage.capture.start",
     "LLMError": "otel_triage.model",
+    "TriageIntegration": "otel_triage.capture.sentry_integration",
     "TriageSpanProcessor": "otel_triage.capture.processor",
+    "TriageTransport": "otel_triage.capture.sentry_transport",
     "Verdict": "otel_triage.model",
     "init": "otel_triage.capture.start",
     "retry_after": "otel_triage.capture.retry",

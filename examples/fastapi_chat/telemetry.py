@@ -1,5 +1,6 @@
-"""OpenTelemetry and otel-triage, in the lines that a user writes."""
+"""OpenTelemetry, Sentry and otel-triage, in the lines that a user writes."""
 
+import os
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -23,9 +24,24 @@ def set_up(app: FastAPI) -> Callable[[], None]:
     trace.set_tracer_provider(provider)
     triage = otel_triage.init()
     FastAPIInstrumentor.instrument_app(app)
+    close_sentry = set_up_sentry()
 
     def shut_down() -> None:
         provider.shutdown()
+        close_sentry()
         triage.shutdown()
 
     return shut_down
+
+
+def set_up_sentry() -> Callable[[], None]:
+    """Sends errors to Sentry, if SENTRY_DSN says where that is: by the sidecar, and past it if it is down."""
+    if not os.environ.get("SENTRY_DSN"):
+        return lambda: None
+    import sentry_sdk
+
+    sentry_sdk.init(
+        transport=otel_triage.TriageTransport,
+        integrations=[otel_triage.TriageIntegration()],
+    )
+    return sentry_sdk.get_client().close

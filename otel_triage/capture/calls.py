@@ -159,7 +159,7 @@ class Call:
 
     `handled` is the exception that was being handled when it began: a fallback runs inside an
     `except`, and what fails there has that failure as its context and not as its cause.
-    `owner` is the SDK client whose call it is.
+    `owner` is the SDK client whose call it is. One that is `past` is over, and known by its exception alone.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class Call:
         on_end: Callable[[Call, BaseException | None], None],
         owner: Any = None,
         asked: Mapping[str, Any] | None = None,
+        past: bool = False,
     ) -> None:
         self.call_id = uuid.uuid4().hex
         self.endpoint = endpoint
@@ -187,7 +188,7 @@ class Call:
         self._on_end = on_end
         self._once = threading.Lock()
         self.told: tuple[LLMError, Verdict] | None = None
-        if span_id := self.span.get_span_context().span_id:
+        if not past and (span_id := self.span.get_span_context().span_id):
             open_calls[span_id] = self
 
     def begin_attempt(self, request: Any) -> Attempt:

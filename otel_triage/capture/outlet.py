@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import metrics, trace
 from opentelemetry._logs import LogRecord, get_logger_provider
 
-from otel_triage.capture import guard
+from otel_triage.capture import guard, leaving
 from otel_triage.capture.guard import count, never_raises
 from otel_triage.model import CALLS_METRIC
 
@@ -29,7 +29,6 @@ _logger = logging.getLogger("otel_triage")
 SCOPE: Final = "otel_triage"
 _COUNT_EVERY_MS: Final = 10_000
 _EVENT_DELAY_MS: Final = 1_000
-_EXIT_S: Final = 0.5
 
 
 class Outlet:
@@ -87,9 +86,11 @@ class Outlet:
             return
         for closer in self._closers:
             closer.begin()
-        end = time.monotonic() + _EXIT_S
+        began = time.monotonic()
+        end = began + leaving.left_s()
         for closer in self._closers:
             closer.wait(max(0.0, end - time.monotonic()))
+        leaving.spend(time.monotonic() - began)
 
     @never_raises
     def flush(self, timeout_s: float = 5.0) -> None:

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_triage.capture.calls import current_attempt, open_calls
 from otel_triage.capture.guard import never_raises
-from otel_triage.capture.telling import Teller, mark, role_of, told_at
+from otel_triage.capture.telling import Teller, Told, mark, role_of, told_at
 from otel_triage.facts.dialects import Role, read_attributes
 from otel_triage.facts.exceptions import chain, is_cancellation, text_of, type_name
 from otel_triage.facts.live import facts_of_exception
@@ -67,8 +67,8 @@ class SpanReader:
         before = next((link for link in chain(exc) if told_at(link)), None) if exc is not None else None
         error = self._facts(span, exc, before)
         verdict = classify(error, language=self.language)
-        if exc is not None and error.error_id is not None:
-            mark(exc, error.error_id, verdict, until=before)
+        if exc is not None and span.context is not None:
+            mark(exc, Told(error, verdict, span.context), until=before)
         if self.teller is not None:
             self.teller.remember(span)
             self.teller.event(error, verdict, _context_of(span))

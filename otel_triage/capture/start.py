@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
+import wrapt
 from opentelemetry import trace
 
 from otel_triage.capture import guard
@@ -17,11 +19,12 @@ from otel_triage.capture.calls import Call, end_dropped
 from otel_triage.capture.outlet import Outlet
 from otel_triage.capture.processor import ObservingProcessor, TriageSpanProcessor, reader
 from otel_triage.capture.tap import Listener, hooked, listen
-from otel_triage.capture.telling import Teller
+from otel_triage.capture.telling import Teller, Told
 from otel_triage.facts.dialects import read_attributes
 from otel_triage.model import LLMError
 from otel_triage.verdict.advice import languages
 from otel_triage.verdict.classify import classify
+from otel_triage.verdict.sentry_events import Grouping
 
 ENABLED: Final = "OTEL_TRIAGE_ENABLED"
 SIDECAR: Final = "OTEL_TRIAGE_SIDECAR"
@@ -38,11 +41,23 @@ class Options:
     """What `init` was given; its docstring says what each means."""
 
     sidecar: str | None
-    grouping: str
+    grouping: Grouping
     language: str
     soft_events: bool
     defer_at_call: bool
     hosts: tuple[str, ...]
+    content: bool
+
+
+class InitOptions(TypedDict, total=False):
+    """The arguments of `init`."""
+
+    sidecar: str | None
+    grouping: Grouping
+    language: str
+    soft_events: bool
+    defer_at_call: bool
+    hosts: Iterable[str]
     content: bool
 
 
@@ -90,7 +105,7 @@ _handle: Handle | None = None
 def init(
     *,
     sidecar: str | None = None,
-    grouping: str = "cause",
+    grouping: Grouping = "cause",
     language: str = "en",
     soft_events: bool = False,
     defer_at_call: bool = False,
@@ -100,17 +115,19 @@ def init(
     """Starts capturing failed and silently wrong LLM calls in this process. Idempotent.
 
     Taps httpx and httpx2 (those that the application uses) and attaches to the TracerProvider that is
-    set now or later. Sets no global provider, opens no connection by itself, never raises: what is wrong
-    with an argument is logged, and its default taken.
+    set, and to the sentry_sdk that is imported, now or later. Sets no global provider, does not call
+    `sentry_sdk.init`, opens no connection by itself, never raises: what is wrong with an argument is
+    logged, and its default taken.
 
     Args:
         sidecar: Base URL of the sidecar's HTTP listener; default `OTEL_TRIAGE_SIDECAR`. Without one
             events and counts go where the application sends its own.
-        grouping: `cause` or `off`: grouping of Sentry events. This and the next two have no effect
-            before the Sentry integration, which is not in this version.
+        grouping: `cause` groups Sentry events by provider, category and reason, where the cause lies with
+            provider, account or network and the event has no fingerprint of its own; `off` never.
         language: Language of cause and action texts.
-        soft_events: Whether soft failures send Sentry events.
-        defer_at_call: Whether events that Sentry captures at the call are left to the application.
+        soft_events: Whether soft failures send Sentry events, as warnings.
+        defer_at_call: Whether events that Sentry's AI integrations capture at the call are dropped, in
+            favour of the application's own capture. What it handles then sends no event.
         hosts: Host names that serve models besides those of the known providers, such as a gateway.
         content: Whether content may be captured. Nothing captures any in this version.
 
@@ -132,15 +149,31 @@ def init(
     return started or Handle(None, None)
 
 
+def _switch() -> str:
+    return os.environ.get(ENABLED, "true").strip().lower()
+
+
 @guard.never_raises
 def _enabled() -> bool:
-    said = os.environ.get(ENABLED, "true").strip().lower()
+    said = _switch()
     if said not in _TRUE | _FALSE:
         _logger.warning("otel-triage: %s=%s is neither true nor false; it stays enabled", ENABLED, said)
     return said not in _FALSE
 
 
-def _checked(options: Options) -> Options:
+def options() -> Options | None:
+    """The options in force, or None where nothing is captured."""
+    return _handle.options if _handle is not None else None
+
+
+def sidecar() -> str | None:
+    """Base URL of the sidecar, by `init` or the environment; None where all is switched off."""
+    if _handle is not None:
+        return _handle.options.sidecar if _handle.options is not None else None
+    return None if _switch() in _FALSE else os.environ.get(SIDECAR) or None
+
+
+def checked(options: Options) -> Options:
     """The options with each wrong one at its default: said once, in a line that names what would be right."""
     url = urlsplit(options.sidecar or "")
     if options.sidecar and (url.scheme not in ("http", "https") or not url.hostname):
@@ -169,9 +202,9 @@ def _start(*, hosts: Iterable[str], **given: Any) -> Handle:
     with _lock:
         if _handle is not None:
             return _handle
-        options = _checked(Options(hosts=(hosts,) if isinstance(hosts, str) else tuple(hosts), **given))
+        options = checked(Options(hosts=(hosts,) if isinstance(hosts, str) else tuple(hosts), **given))
         outlet = Outlet(options.sidecar)
-        teller = Teller(outlet, language=options.language)
+        teller = Teller(outlet, language=options.language, on_soft=_soft)
         reader.teller, reader.language = teller, options.language
 
         def ended(call: Call, exc: BaseException | None) -> None:
@@ -182,6 +215,7 @@ def _start(*, hosts: Iterable[str], **given: Any) -> Handle:
         threading.Thread(target=_warm_up, name="otel-triage-warm-up", daemon=True).start()
         _handle = Handle(options, outlet)
     _attach()
+    _attach_to_sentry()
     return _handle
 
 
@@ -190,6 +224,31 @@ def _warm_up() -> None:
     """Reads the data files beside the application's own start, so that its first failure need not wait."""
     read_attributes({})
     classify(LLMError())
+
+
+@guard.never_raises
+def _attach_to_sentry() -> None:
+    """Attaches to sentry_sdk once the application imports it: we never do."""
+    global _awaited
+    if not _awaited:
+        _awaited = True
+        wrapt.register_post_import_hook(_sentry_imported, "sentry_sdk")
+
+
+_awaited = False
+
+
+@guard.never_raises
+def _sentry_imported(_module: object) -> None:
+    from otel_triage.capture.sentry_integration import attach
+
+    attach()
+
+
+def _soft(told: Told) -> None:
+    module = sys.modules.get("otel_triage.capture.sentry_integration")
+    if module is not None:
+        module.send_soft(told)
 
 
 _attached: object | None = None

@@ -36,7 +36,7 @@ _MARK: Final = "_self_otel_triage"  # wrapt keeps attributes of this prefix on t
 
 
 # Set by `suppress_instrumentation()`: whoever asks for silence gets it from us too.
-_SUPPRESSED: Final = str(getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"))
+SUPPRESSED: Final = str(getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"))
 
 
 class Listener:
@@ -125,7 +125,7 @@ class _Scope(Generic[Begun]):
 def _begin_attempt(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Attempt | None:
     """The attempt that this request is, or None where it is none of ours."""
     listener = _listener
-    if listener is None or otel_context.get_value(_SUPPRESSED):
+    if listener is None or otel_context.get_value(SUPPRESSED):
         return None
     around = current_attempt.get()
     if around is not None and around.sending:  # one that has ended was inherited by a task it started
@@ -172,7 +172,7 @@ def _send_wrappers(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]
 @never_raises
 def _begin_call(client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
     listener = _listener
-    if listener is None or otel_context.get_value(_SUPPRESSED):
+    if listener is None or otel_context.get_value(SUPPRESSED):
         return None
     around = current_call.get()
     if around is not None and not around.over and around.owner == id(client):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 
 from otel_triage.capture import reading as readings
 from otel_triage.capture.calls import Call
@@ -42,9 +44,12 @@ _HEADROOM: Final = 32
 class Teller:
     """Writes what happened, and remembers below which span: a failing parent is no second failure."""
 
-    def __init__(self, outlet: Outlet, *, language: str) -> None:
+    def __init__(
+        self, outlet: Outlet, *, language: str, on_soft: Callable[[Told], object] | None = None
+    ) -> None:
         self._outlet = outlet
         self._language = language
+        self._on_soft = on_soft
         self._told_below: OrderedDict[int, int] = OrderedDict()
 
     @never_raises
@@ -71,11 +76,16 @@ class Teller:
         error = readings.facts_of(call, exc, reading, outcome)
         verdict = classify(error, language=self._language)
         call.told = error, verdict
-        if exc is not None and error.error_id is not None:
-            mark(exc, error.error_id, verdict, until=call.handled)
         self.remember(call.span)
-        context = self._on_span(call, error, verdict)
+        context = self._on_span(call, error, verdict) or call.context
+        told = Told(error, verdict, trace.get_current_span(context).get_span_context())
+        if exc is not None:
+            mark(exc, told, until=call.handled)
+        elif call.attempts and call.attempts[-1].response is not None:
+            remember_told(call.attempts[-1].response, told)  # it may be raised later: `raise_for_status`
         self.event(error, verdict, context)
+        if outcome is Outcome.SOFT and self._on_soft is not None:
+            self._on_soft(told)
 
     @never_raises
     def event(self, error: LLMError, verdict: Verdict, context: Context) -> None:
@@ -108,6 +118,7 @@ class Teller:
         """Whether a failure right below this span was told since it began: it only carries that up."""
         return self._told_below.get(span_id, 0) >= start_ns
 
+    @never_raises
     def _on_span(self, call: Call, error: LLMError, verdict: Verdict) -> Context:
         """Puts verdict and facts on the LLM span, or on one of our own; gives the context of the event."""
         around = call.span.get_span_context()
@@ -119,32 +130,58 @@ class Teller:
         return call.context
 
 
-_told: OrderedDict[str, tuple[Verdict, int]] = OrderedDict()
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A failure that was told of: its facts and verdict, on which span, and when (ns since 1970)."""
+
+    error: LLMError
+    verdict: Verdict
+    span: SpanContext
+    at: int = field(default_factory=time.time_ns)
 
 
-def mark(exc: BaseException, error_id: str, verdict: Verdict, *, until: BaseException | None = None) -> None:
+_told: OrderedDict[str, Told] = OrderedDict()
+
+
+def mark(exc: BaseException, told: Told, *, until: BaseException | None = None) -> None:
     """Marks an exception and its causes as told, so that no other layer tells of them again."""
     for link in chain(exc, until=until):
-        vars(link).setdefault(TOLD, error_id)
-    _told[error_id] = verdict, time.time_ns()
+        remember_told(link, told)
+
+
+def remember_told(thing: object, told: Told) -> None:
+    """Marks an exception or an answer as told, unless it was before."""
+    error_id = told.error.error_id
+    if error_id is None:
+        return
+    vars(thing).setdefault(TOLD, error_id)
+    # The stack is the exception's own; a thousand of them would be large.
+    _told[error_id] = replace(told, error=replace(told.error, stacktrace=None))
     while len(_told) > _REMEMBERED:
         _told.popitem(last=False)
 
 
-def _told_of(link: BaseException) -> tuple[Verdict, int] | None:
-    error_id = vars(link).get(TOLD)
-    return _told.get(error_id) if isinstance(error_id, str) else None
+def told_of(link: BaseException) -> Told | None:
+    """What was told of this very exception, or of the answer that it was made of, if that was lately."""
+    answer = None
+    with suppress(Exception):  # a property of foreign code
+        answer = getattr(link, "response", None)
+    for thing in (link, answer):
+        error_id = getattr(thing, "__dict__", {}).get(TOLD)
+        if isinstance(error_id, str) and error_id in _told:
+            return _told.get(error_id)
+    return None
 
 
 def verdict_of(exc: BaseException) -> Verdict | None:
     """The verdict that was told of this exception, if that was lately: the tap saw more than it carries."""
-    return next((found[0] for link in chain(exc) if (found := _told_of(link)) is not None), None)
+    return next((found.verdict for link in chain(exc) if (found := told_of(link)) is not None), None)
 
 
 def told_at(link: BaseException) -> int:
     """When this exception was told (nanoseconds since 1970), 0 if it was not."""
-    found = _told_of(link)
-    return found[1] if found is not None else 0
+    found = told_of(link)
+    return found.at if found is not None else 0
 
 
 def role_of(span: Span | ReadableSpan) -> Role:

@@ -91,6 +91,11 @@ def _any_below(paths: Iterable[str], kind: str) -> bool:
     return any(_below(path, kind) for path in paths)
 
 
+def is_sdk_module(path: str) -> bool:
+    """Whether a module, by its full path, is of an LLM client library or framework."""
+    return _below(path, "clients") or _below(path, "frameworks")
+
+
 def is_cancelled(error: LLMError) -> bool:
     """Whether the caller gave up on purpose, which is no error."""
     known = table()["cancelled"]

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from otel_triage.facts.bodies import token_limits
 from otel_triage.facts.dialects import Role, read_attributes
-from otel_triage.facts.evidence import NOT_FAILED, Evidence, is_cancelled, names_llm
+from otel_triage.facts.evidence import NOT_FAILED, Evidence, is_cancelled, is_sdk_module, names_llm
 from otel_triage.facts.records import best_of, changed, provider_in, told_by, unix_seconds
 from otel_triage.facts.text import finish
 from otel_triage.facts.values import MESSAGE_LIMIT
@@ -55,6 +55,7 @@ class SentryEvent:
         error: The facts. `stacktrace` is made of the frames, for the rules alone; it is not to be written.
         ours: What our own context holds, as attributes: the facts and the verdict of the application half.
         reporter: Who captured it: the SDK and `mechanism.type`.
+        mechanism: The outermost exception's `mechanism.type`, or "".
         event_id: 32 hex digits, or "".
         trace_id: Of the span that was current, as is `span_id`; "" where the event has none.
         at: Unix time in seconds, or None.
@@ -64,6 +65,7 @@ class SentryEvent:
     error: LLMError
     ours: Mapping[str, Any]
     reporter: str
+    mechanism: str
     event_id: str
     trace_id: str
     span_id: str
@@ -107,12 +109,28 @@ def read_event(event: Mapping[str, Any]) -> SentryEvent:
         error=error,
         ours=ours,
         reporter=f"sentry:{_text(_mapping(event.get('sdk')).get('name'))}:{chain.mechanism}",
+        mechanism=chain.mechanism,
         event_id=_hex(event.get("event_id")),
         trace_id=_hex(trace.get("trace_id")),
         span_id=_hex(trace.get("span_id")),
         parent_id=_hex(trace.get("parent_span_id")),
         at=at,
         environment=_text(event.get("environment")),
+    )
+
+
+def captured_at_call(mechanism: str) -> bool:
+    """Whether an integration of this `mechanism.type` captures a failed call before its caller has it.
+
+    It cannot know whether the caller handles the failure, and says that nobody does.
+    """
+    return mechanism in _table()["mechanisms"] or mechanism in _table()["frameworks"]
+
+
+def passes_prompts(module: str) -> bool:
+    """Whether locals of a module's functions may hold prompts and keys of a call that goes through it."""
+    return is_sdk_module(module) or any(
+        module == top or module.startswith(f"{top}.") for top in _table()["carriers"]
     )
 
 

@@ -26,7 +26,13 @@ from otel_triage.demo.provider import DemoProvider
 
 # Two environments hold what cannot be installed together; each collects the tests of what it has.
 # tests/report.py fails if a file ran in neither.
-NEEDS = {"test_anthropic.py": "anthropic", "test_litellm.py": "litellm"}
+NEEDS = {
+    "test_anthropic.py": "anthropic",
+    "test_litellm.py": "litellm",
+    "test_sentry_integration.py": "anthropic",
+    "test_sentry_transport.py": "anthropic",
+    "test_sentry_frameworks.py": "langchain_openai",
+}
 collect_ignore = [file for file, module in NEEDS.items() if find_spec(module) is None]
 
 
