@@ -9,6 +9,7 @@ import itertools
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from otel_triage.demo.show import Process, running
 
 ENVIRONMENT: Final = Path(__file__).parents[2] / ".envs" / "bugsink"
 _MAKE_S: Final = 60
+_STORED_S: Final = 30.0
 _API: Final = "/api/canonical/0"
 
 # No task queue: an event can be read as soon as its POST is answered. No call home.
@@ -78,6 +80,17 @@ class Project:
         """What the list of events says of each: `id`, `event_id`, `issue`, …"""
         issues = self._list(f"/issues/?project={self.id}")
         return [event for issue in issues for event in self._list(f"/events/?issue={issue['id']}")]
+
+    def ids(self) -> list[str]:
+        """The ids of the events that it holds, as SDKs write them."""
+        return [event["event_id"].replace("-", "") for event in self.stored()]
+
+    def wait_for(self, condition: Callable[[list[str]], bool]) -> None:
+        """Waits until its ids are what they should be; the server is another process, so it is polled."""
+        end = time.monotonic() + _STORED_S
+        while not condition(found := self.ids()):
+            assert time.monotonic() < end, f"it holds only {found}"
+            time.sleep(0.05)
 
     def issues(self) -> list[list[dict[str, Any]]]:
         """The events of each issue, as they were received."""

@@ -120,10 +120,6 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def stored_ids(project: Project) -> list[str]:
-    return [event["event_id"].replace("-", "") for event in project.stored()]
-
-
 def step(event: dict[str, Any]) -> str:
     return str(event["tags"]["step"])
 
@@ -157,7 +153,7 @@ def test_verdict_and_grouping(world: World, bugsink: Bugsink) -> None:
     assert app.process.popen.wait(60) == 0
     sent = app.acknowledged()
     assert [step(event) for event in sent.values()] == list(EXPECTED)
-    wait_for(lambda: len(project.stored()) >= len(sent))
+    project.wait_for(lambda ids: len(ids) >= len(sent))
 
     events = [event for issue in project.issues() for event in issue]
     assert sorted(event["event_id"] for event in events) == sorted(sent)
@@ -176,7 +172,7 @@ def test_verdict_and_grouping(world: World, bugsink: Bugsink) -> None:
         envelope = "\n".join(map(json.dumps, [{"event_id": event_id}, {"type": "event"}, event]))
         url = f"{http}/api/{ungrouped.id}/envelope/?sentry_key={ungrouped.key}"
         assert httpx.post(url, content=envelope).status_code == 200
-    wait_for(lambda: len(ungrouped.stored()) >= len(sent))
+    ungrouped.wait_for(lambda ids: len(ids) >= len(sent))
     assert steps_by_issue(ungrouped) == sorted([name] for name in EXPECTED)
 
 
@@ -200,8 +196,8 @@ def test_kill_loses_nothing_acknowledged(world: World, bugsink: Bugsink) -> None
     app.process.end()
     sent = app.acknowledged()
 
-    wait_for(lambda: set(stored_ids(project)) >= set(sent))
+    project.wait_for(lambda ids: set(ids) >= set(sent))
     events = {event["event_id"]: event for issue in project.issues() for event in issue}
-    assert len(stored_ids(project)) == len(events)  # what was sent twice had the same id
+    assert len(project.ids()) == len(events)  # what was sent twice had the same id
     for event_id in sent:
         check(events[event_id], sent[event_id])
