@@ -17,7 +17,7 @@ from otel_triage.capture.calls import Call, names_a_model
 from otel_triage.capture.reading import facts_of
 from otel_triage.facts.answers import Reading
 from otel_triage.facts.evidence import names_llm
-from otel_triage.facts.exceptions import chain, type_name
+from otel_triage.facts.exceptions import MISTAKES, chain, type_name
 from otel_triage.facts.live import facts_of_exception
 from otel_triage.facts.providers import endpoint_of
 from otel_triage.facts.wire import FACT_NAMES
@@ -25,9 +25,6 @@ from otel_triage.model import LLMError, Outcome
 
 # Written by SDKs of this generator (openai, anthropic, groq): how often the request was sent before.
 _RESENT: Final = "x-stainless-retry-count"
-
-# What an `except` block raises by mistake. It is a failure of its own, not another name of what it handles.
-_MISTAKES: Final = (AttributeError, LookupError, NameError, TypeError, AssertionError, ArithmeticError)
 
 
 def foreign(exc: BaseException) -> BaseException | None:
@@ -47,7 +44,7 @@ def _raised_for(outer: BaseException, inner: BaseException) -> bool:
     """Whether `outer` was raised by the very `except` block that caught `inner`, or by a client library."""
     if names_llm((type_name(outer),), (), ()):
         return True
-    if isinstance(outer, _MISTAKES):
+    if isinstance(outer, MISTAKES):
         return False
     trace = outer.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import traceback
 from collections.abc import Iterator
 from typing import Final
@@ -21,6 +22,14 @@ CANCELLATIONS: Final = frozenset(
         "KeyboardInterrupt",
         "SystemExit",
     }
+)
+
+MISTAKES: Final = (AttributeError, LookupError, NameError, TypeError, AssertionError, ArithmeticError)
+"""What code raises by mistake. In an `except` block it is a failure of its own, not another name of the one
+that is being handled, though Python makes that its context."""
+
+MISTAKE_NAMES: Final = frozenset(
+    name for name, cls in vars(builtins).items() if isinstance(cls, type) and issubclass(cls, MISTAKES)
 )
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 from otel_triage.facts.bodies import token_limits
 from otel_triage.facts.dialects import Role, read_attributes
 from otel_triage.facts.evidence import NOT_FAILED, Evidence, is_cancelled, is_sdk_module, names_llm
+from otel_triage.facts.exceptions import MISTAKE_NAMES
 from otel_triage.facts.records import best_of, changed, provider_in, told_by, unix_seconds
 from otel_triage.facts.text import finish
 from otel_triage.facts.values import MESSAGE_LIMIT
@@ -124,7 +125,15 @@ def captured_at_call(mechanism: str) -> bool:
 
     It cannot know whether the caller handles the failure, and says that nobody does.
     """
-    return mechanism in _table()["mechanisms"] or mechanism in _table()["frameworks"]
+    return _watched(mechanism, "mechanisms") is not None or _watched(mechanism, "frameworks") is not None
+
+
+def _watched(mechanism: str, kind: str) -> str | None:
+    """The provider of the library that an integration watches, "" for many; None if it is none of these."""
+    for name, provider in _table()[kind].items():
+        if mechanism == name or mechanism.startswith(f"{name}."):
+            return provider
+    return None
 
 
 def passes_prompts(module: str) -> bool:
@@ -190,7 +199,22 @@ def _chain(event: Mapping[str, Any]) -> _Chain:
         if modules and modules[-1]:
             raised.append(modules[-1])
         lines += (_printed(frame) for frame in known[-_STACK_LINES:])
+        if _by_mistake(event, one, modules):
+            break
     return _Chain(tuple(causes), tuple(frames), tuple(raised), mechanism, "\n".join(lines))
+
+
+def _by_mistake(event: Mapping[str, Any], exception: Mapping[str, Any], modules: Sequence[str]) -> bool:
+    """Whether an exception is a bug in the handling of those below it, which it then does not tell of.
+
+    sentry_sdk lists the context of an exception like a cause. Members of a group say that they are.
+    """
+    return (
+        event.get("platform") == "python"
+        and _class(exception) in MISTAKE_NAMES
+        and "parent_id" not in _mapping(exception.get("mechanism"))
+        and not names_llm((), modules, ())
+    )
 
 
 def _class(exception: Mapping[str, Any]) -> str:
@@ -292,7 +316,7 @@ def _provider(chain: _Chain) -> str | None:
     for cause in chain.causes:
         if provider := provider_in(cause.message):
             return provider
-    if provider := _table()["mechanisms"].get(chain.mechanism):
+    if provider := _watched(chain.mechanism, "mechanisms"):
         return provider
     for pattern, provider in _table()["values"].items():
         if any(re.match(pattern, cause.message) for cause in chain.causes):
@@ -313,7 +337,7 @@ def _evidence(
         return Evidence.CALL
     if not chain.causes:
         return Evidence.NONE
-    if chain.mechanism in _table()["mechanisms"] or role is Role.CALL:
+    if role is Role.CALL or _watched(chain.mechanism, "mechanisms") is not None:
         return Evidence.CALL
     types = [cause.type for cause in chain.causes]
     if names_llm(types, chain.frames, chain.raised):

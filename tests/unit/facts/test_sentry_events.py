@@ -138,6 +138,48 @@ def node(module: str, path: str) -> dict[str, Any]:
             Evidence.CALL,
             "openai",
         ),
+        # @sentry/node 11: from inside a stream
+        (
+            event({**exception("Error", "x"), "mechanism": {"type": "auto.ai.openai.stream-response"}}),
+            Evidence.CALL,
+            "openai",
+        ),
+        (
+            event({**exception("Error", "x"), "mechanism": {"type": "auto.ai.anthropic.stream_error"}}),
+            Evidence.CALL,
+            "anthropic",
+        ),
+        # the SDK's own code failed while it handled an answer
+        (
+            event(
+                exception("RateLimitError", RATE_LIMIT, "openai", frame("openai._base_client")),
+                exception("KeyError", "'x'", None, frame("app", in_app=True), frame("openai._response")),
+            ),
+            Evidence.EXCEPTION,
+            "openai",
+        ),
+        # a member of a group, next to one that is a mistake
+        (
+            event(
+                exception("RateLimitError", RATE_LIMIT, "openai", frame("openai._base_client")),
+                {**exception("KeyError", "'x'"), "mechanism": {"exception_id": 1, "parent_id": 0}},
+                {
+                    **exception("ExceptionGroup", "all failed (2 sub-exceptions)"),
+                    "mechanism": {"exception_id": 0, "is_exception_group": True},
+                },
+            ),
+            Evidence.EXCEPTION,
+            "openai",
+        ),
+        # raised anew under a name of the application's
+        (
+            event(
+                exception("RateLimitError", RATE_LIMIT, "openai", frame("openai._base_client")),
+                exception("AnswerError", "no answer", "app", frame("app", in_app=True)),
+            ),
+            Evidence.EXCEPTION,
+            "openai",
+        ),
         # a legacy single exception
         (
             {"exception": {"type": "APIError", "module": "anthropic", "value": "x"}},
@@ -165,6 +207,14 @@ CRUMB = {
         # breadcrumbs and tags tell of what was before
         event(exception("ValueError", "x"), breadcrumbs={"values": [CRUMB]}),
         event(exception("ValueError", "x"), tags={"gen_ai.request.model": "gpt-4o"}),
+        # a bug in the code that handled the failed call, which is told by an event of its own
+        event(
+            exception("RateLimitError", RATE_LIMIT, "openai", frame("openai._base_client")),
+            exception("KeyError", "'fallback'", None, frame("app", in_app=True)),
+        ),
+        # an integration of a framework, which captures failures of tools too
+        event({**exception("Error", "x"), "mechanism": {"type": "auto.ai.vercelai"}}),
+        event({**exception("Error", "x"), "mechanism": {"type": "auto.ai.openaix"}}),
         # an agent's tool failed inside of its own span
         event(exception("ValueError", "x"), contexts={"trace": {"op": "gen_ai.execute_tool"}}),
         # the application's own module has a library's name
