@@ -20,6 +20,9 @@ ERROR_EVENT = "gen_ai.client.operation.exception"
 SOFT_EVENT = "triage.soft_failure"
 """Name of the OTLP log record of a call that was answered, and unusably."""
 
+UNCLASSIFIED = "unclassified"
+"""Category of a verdict that nobody could give."""
+
 CALLS_METRIC = "triage.llm.calls"
 """Name of the counter of all calls, by provider, model, operation and outcome."""
 

@@ -15,10 +15,10 @@ from math import ceil
 from typing import Any, Final
 
 from otel_triage.cli.classify import verdict_of
-from otel_triage.model import Retryable, Verdict
+from otel_triage.model import UNCLASSIFIED, Retryable, Verdict
 from otel_triage.verdict import taxonomy
 
-ABSTAINED: Final = "unclassified"
+ABSTAINED: Final = UNCLASSIFIED
 CONFIDENT: Final = 0.9
 BINS: Final = 10
 _QUOTA: Final = ("rate_limit", "quota_exhausted")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from otel_triage.model import LLMError, Verdict
+from otel_triage.model import UNCLASSIFIED, LLMError, Verdict
 
 LIFETIME_S: Final = 86_400.0
 """How long a failure can be joined: views of it meet within minutes (the design asks for fifteen),
@@ -197,7 +197,8 @@ def _link(sighting: Sighting, failure: Failure) -> Link | None:
         # Without tracing a Sentry SDK puts all that a process does into one trace: the cause must agree.
         if not near or sighting.reporter in failure.reporters:
             return None
-        return Link.SAME if _same_cause(sighting, failure) else None
+        span = Origin.SPAN in (sighting.origin, failure.origin)
+        return Link.SAME if _same_cause(sighting, failure, either_unknown=span) else None
     alike = near and failure.verdict.fingerprint == sighting.fingerprint
     if sighting.origin is Origin.AROUND:
         # Whatever surrounds a failed call, or was one of its attempts, tells nothing new.
@@ -220,12 +221,21 @@ def _link(sighting: Sighting, failure: Failure) -> Link | None:
     return Link.SAME if alike or (near and _twins(sighting, failure)) else None
 
 
-def _same_cause(sighting: Sighting, failure: Failure) -> bool:
-    """Whether what was captured far from the call is what happened there, as far as facts tell."""
+def _same_cause(sighting: Sighting, failure: Failure, *, either_unknown: bool) -> bool:
+    """Whether what was captured far from the call is what happened there, as far as facts tell.
+
+    Args:
+        sighting: One of the two.
+        failure: The other.
+        either_unknown: Whether one that tells no cause agrees with any: Sentry's spans say only that a
+            call of a provider failed.
+    """
     if failure.verdict.fingerprint == sighting.fingerprint:
         return True
     providers = {sighting.error.provider, failure.error.provider} - {None}
-    return sighting.cause == (failure.verdict.category, failure.verdict.reason) and len(providers) < 2
+    causes = {sighting.cause, (failure.verdict.category, failure.verdict.reason)}
+    unknown = either_unknown and any(category == UNCLASSIFIED for category, _ in causes)
+    return (len(causes) == 1 or unknown) and len(providers) < 2
 
 
 def _twins(sighting: Sighting, failure: Failure) -> bool:

@@ -1,4 +1,4 @@
-"""The verdict into a Sentry envelope: only its error events of model calls change."""
+"""The verdict into a Sentry envelope: only its error events of model calls change; its spans are read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from otel_triage.desk.joins import Failure, Origin
 from otel_triage.facts.evidence import Evidence
 from otel_triage.facts.records import changed
 from otel_triage.facts.sentry_events import CONTEXT, SentryEvent, read_event
+from otel_triage.facts.sentry_spans import SentrySpan, failed_calls, may_hold_failed_calls
 from otel_triage.facts.wire import FACT_NAMES
 from otel_triage.model import LLMError, Verdict
 from otel_triage.sidecar.envelopes import EVENT, Envelope, Item, dump
@@ -17,7 +18,9 @@ from otel_triage.sidecar.sentry_record import Sender
 from otel_triage.verdict.sentry_events import Grouping, annotate_event
 
 EVENT_LIMIT: Final = 1 << 20
-"""Bytes of an event that is read. Relay refuses a larger one (`max_event_size`)."""
+"""Bytes of an item that is read. Relay refuses a larger event (`max_event_size`)."""
+
+_WITH_SPANS: Final = frozenset({"transaction", "span"})
 
 _MESSAGE: Final = FACT_NAMES["message"]
 _GROUP: Final = "fingerprint"
@@ -42,42 +45,75 @@ def annotate_envelope(
     payloads: dict[int, bytes] = {}
     noted: dict[str, Failure] = {}
     for index, item in enumerate(envelope.items):
-        if item.type != EVENT:
-            continue
+        failures: list[Failure] = []
+        payload = None
         try:
-            failure, payload = _event(envelope, item, sender, judge, grouping)
+            if item.type == EVENT:
+                failures, payload = _event(envelope, item, sender, judge, grouping)
+            elif item.type in _WITH_SPANS:
+                failures = _spans(envelope, item, sender, judge)
         except (ValueError, RecursionError):  # the upstream decides what becomes of it
             judge.counts["unreadable"] += 1
             continue
-        except Exception as error:  # noqa: BLE001 - one odd event keeps no other from its verdict
+        except Exception as error:  # noqa: BLE001 - one odd item keeps no other from its verdict
             judge.broken(error)
             continue
-        if failure is not None:
-            noted[failure.key] = failure
+        noted |= {failure.key: failure for failure in failures}
         if payload is not None:
             payloads[index] = payload
             judge.counts["events"] += 1
     return (envelope.replaced(payloads) if payloads else None), list(noted.values())
 
 
+def _spans(envelope: Envelope, item: Item, sender: Sender, judge: Judge) -> list[Failure]:
+    """What to note of the failed calls among the spans of an item, which is left as it is."""
+    payload = envelope.payload(item)
+    if not may_hold_failed_calls(payload):
+        return []
+    if len(payload) > EVENT_LIMIT:
+        raise ValueError("larger than what is read")
+    judged = (judge.judge(_seen_span(span, sender))[0] for span in failed_calls(payload))
+    return [failure for failure in judged if failure is not None]
+
+
+def _seen_span(span: SentrySpan, sender: Sender) -> Seen:
+    return Seen(
+        place=(0, 0, 0),
+        origin=Origin.SPAN,
+        evidence=Evidence.CALL,
+        error=span.error,
+        attributes={},
+        identity=f"span:{span.trace_id}:{span.span_id}",
+        reporter=f"sentry-span:{span.origin}",
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_id=span.parent_id,
+        began=span.began,
+        at=span.at,
+        service=f"sentry:{sender.project}",
+        environment=span.environment,
+    )
+
+
 def _event(
     envelope: Envelope, item: Item, sender: Sender, judge: Judge, grouping: Grouping
-) -> tuple[Failure | None, bytes | None]:
+) -> tuple[list[Failure], bytes | None]:
     if item.end - item.payload > EVENT_LIMIT:
         raise ValueError("larger than an event may be")
     text = envelope.payload(item).decode("utf-8")
     event = {key: member.data for key, member in members(text).items()}
     read = read_event(event)
     if read.evidence is Evidence.NONE:
-        return None, None
+        return [], None
     failure, told = judge.judge(_seen(envelope, read, sender))
+    failures = [failure] if failure is not None else []
     if told is None:
-        return failure, None
+        return failures, None
     error, verdict = told
     # The words in the event's texts may echo a prompt: only those that the tap cleaned are written.
     error = changed(error, {"message": read.ours.get(_MESSAGE)})
     after = _written(text, event, error, verdict, grouping)
-    return failure, after if after != envelope.payload(item) else None
+    return failures, after if after != envelope.payload(item) else None
 
 
 def _seen(envelope: Envelope, read: SentryEvent, sender: Sender) -> Seen:

@@ -144,6 +144,7 @@ CAPTURED = replace(
     at=T0 + 1,
 )
 CAUSE = ("rate_limit", "tokens")
+UNKNOWN = ("unclassified", "unknown")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,9 @@ CAUSE = ("rate_limit", "tokens")
         # a Sentry SDK without tracing: one trace for all that a process does
         ({"fingerprint": "f:2", "cause": ("timeout", "read")}, None),
         ({"fingerprint": "f:2", "cause": ("timeout", "read"), "span_id": "02"}, None),
+        # one of Sentry's spans, or an exception without a message, tells no cause
+        ({"fingerprint": "f:2", "cause": UNKNOWN}, Link.SAME),
+        ({"fingerprint": "f:2", "cause": UNKNOWN, "error": LLMError(provider="anthropic")}, None),
         ({"at": T0 + 2.1}, None),
         ({"trace_id": "bb"}, None),
     ],
@@ -183,6 +187,7 @@ def test_one_reporter_captures_one_failure_once() -> None:
     at_call = replace(again, reporter="sentry:sentry.python:openai")
     assert _link(CAPTURED, again) is None
     assert _link(CAPTURED, at_call) is Link.SAME
+    assert _link(CAPTURED, replace(at_call, fingerprint="f:2", cause=UNKNOWN)) is None
     assert _link(CAPTURED, CAPTURED) is Link.AGAIN
 
 

@@ -143,6 +143,43 @@ async def test_one_failure_is_counted_once(tmp_path: Path, sentry: SentrySink) -
     assert all("triage.category" in request.events()[0]["tags"] for request in found)
 
 
+async def test_failed_calls_in_spans_are_counted_once_and_left_as_they_are(
+    tmp_path: Path, sentry: SentrySink
+) -> None:
+    """One whose failure was captured as well joins it, whichever comes first."""
+
+    def spans(span_id: str, seconds: float) -> bytes:
+        attributes = {"sentry.op": "gen_ai.chat", "gen_ai.system": "openai", "gen_ai.request.model": "gpt-4o"}
+        span = {"trace_id": "ab" * 16, "span_id": span_id, "parent_span_id": "cd" * 8, "status": "error"}
+        span |= {"start_timestamp": seconds - 1, "end_timestamp": seconds}
+        typed = {name: {"value": value, "type": "string"} for name, value in attributes.items()}
+        headers = {"item_count": 1, "content_type": "application/vnd.sentry.items.span.v2+json"}
+        return envelope(item("span", {"version": 2, "items": [{**span, "attributes": typed}]}, **headers))
+
+    def captured(event_id: str, span_id: str, second: int) -> bytes:
+        trace = {"trace": {"trace_id": "ab" * 16, "span_id": span_id}}
+        at = f"2026-11-24T10:00:{second}.500000Z"
+        return event_envelope(llm_event(event_id, contexts=trace, timestamp=at))
+
+    ten = datetime.fromisoformat("2026-11-24T10:00:00.500000Z").timestamp()
+    bodies = [
+        captured("a" * 32, "01" * 8, 10), spans("01" * 8, ten + 10),
+        spans("02" * 8, ten + 20), captured("b" * 32, "cd" * 8, 20),
+        spans("03" * 8, ten + 30),  # nobody captured it
+        spans("03" * 8, ten + 30),  # sent again
+    ]  # fmt: skip
+    async with forwarding(tmp_path, sentry) as sidecar:
+        for number, body in enumerate(bodies, start=1):
+            await post(sidecar, body)
+            await kept(sentry, number)
+        assert metric(sidecar, "triaged_total", kind="failures") == 3
+        assert metric(sidecar, "triaged_total", kind="joined") == 3
+        assert metric(sidecar, "triaged_total", kind="events") == 2
+    assert [request.body for request in sentry.kept() if b'"span"' in request.body] == [
+        body for body in bodies if b'"span"' in body
+    ]
+
+
 async def test_sent_at_is_later_by_the_time_that_it_waited(tmp_path: Path, sentry: SentrySink) -> None:
     sentry.answer_with(SentryAnswer(status=503, times=2))
     dsn = f"http://{KEY}@127.0.0.1:4318/1"
