@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import brotli
+import httpx
 import pytest
+from bugsink_server import Bugsink
 from conftest import REPOSITORY, World
 
 from otel_triage.demo.sentry_sink import SentrySink
@@ -54,3 +56,53 @@ def test_example_by_the_sidecar_and_past_it(world: World, sentry: SentrySink) ->
         assert (tags["triage.reason"], tags["triage.captured"]) == ("quota_exhausted", "at_call")
     agents = {request.headers.get("x-otel-triage-client") for request in sentry.kept()}
     assert agents == {None}
+
+
+@pytest.mark.timeout(120)  # makes a database, and starts five processes
+def test_bugsink_holds_all_of_it_once(world: World, bugsink: Bugsink) -> None:
+    """The DSN is Bugsink's own: half of the traffic goes by the sidecar, half past it once that is killed."""
+    project = bugsink.project()
+    sidecar, http = world.sidecar(sentry_upstream=bugsink.url, sentry_keys=project.key)
+    app, client = world.app(
+        REPOSITORY / "examples" / "fastapi_chat", http, SENTRY_DSN=project.dsn(bugsink.url)
+    )
+    scenarios = ["insufficient_quota", "context_length", "insufficient_quota"] * 2
+    for call, scenario in enumerate(scenarios, start=1):
+        world.provider.default = f"openai.chat.{scenario}"
+        assert client.post("/chat", json={"text": f"call {call}"}).status_code == 502
+        if call == CALLS // 2:
+            project.wait_for(lambda ids: len(ids) >= CALLS // 2)
+            admin = sidecar.line(r"admin=(\S+)")[1]
+            metrics = httpx.get(f"http://{admin}/metrics", trust_env=False).text
+            assert 'otel_triage_requests_received_total{signal="envelope"} 3.0' in metrics
+            sidecar.popen.kill()
+            sidecar.popen.wait(10)
+    app.end()
+    project.wait_for(lambda ids: len(ids) >= CALLS)
+    issues = {issue[0]["contexts"]["triage"]["reason"]: issue for issue in project.issues()}
+    assert {reason: len(issue) for reason, issue in issues.items()} == {
+        "quota_exhausted": 4,
+        "context_length": 2,
+    }
+    assert len(set(project.ids())) == len(project.ids())
+    for event in (event for issue in issues.values() for event in issue):
+        context = event["contexts"]["triage"]
+        quota = context["reason"] == "quota_exhausted"
+        assert event.get("fingerprint") == (
+            ["otel-triage", "openai", "rate_limit", "quota_exhausted"] if quota else None
+        )
+        tags = {name: value for name, value in event["tags"].items() if name.startswith("triage.")}
+        assert tags == {
+            "triage.captured": "at_call",
+            "triage.category": "rate_limit" if quota else "invalid_request",
+            "triage.reason": context["reason"],
+            "triage.severity": "high" if quota else "medium",
+            "triage.retryable": "no",
+            "triage.owner": "account" if quota else "application",
+            "triage.provider": "openai",
+            "triage.model": "gpt-4o-mini",
+            "triage.outcome": "failed",
+        }
+        assert context["source"] == "rules"
+        assert context["http.response.status_code"] == (429 if quota else 400)
+        assert context.get("context_limit") == (None if quota else 128000)

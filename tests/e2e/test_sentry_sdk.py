@@ -15,9 +15,11 @@ from typing import Any
 import brotli
 import httpx
 import pytest
-from conftest import World
+from bugsink_server import executing
+from conftest import REPOSITORY, World
 
 from otel_triage.demo.sentry_sink import SentryRequest, SentrySink
+from otel_triage.demo.show import Process
 
 KEY = "0123456789abcdef0123456789abcdef"
 SCRIPT = """
@@ -42,6 +44,7 @@ def call():
 
 
 with sentry_sdk.start_transaction(name="t", op="test"):
+    sum(range(10_000_000))  # long enough for a profile
     with sentry_sdk.start_span(op="db", name="q"):
         logger.error("a line with {x}", x=1)
     metrics.count("requests", 2)
@@ -67,10 +70,17 @@ sentry_sdk.get_client().transport.capture_envelope(envelope)
 sentry_sdk.get_isolation_scope().end_session()
 sentry_sdk.flush(10)
 """
-EXPECTED = {
+ALL = {
     "event", "transaction", "session", "attachment", "check_in", "log", "trace_metric", "feedback",
     "not_invented_yet",
 }  # fmt: skip
+EXPECTED = {
+    "python": ALL | {"profile"},
+    "node": (ALL - {"transaction"}) | {"span", "replay_event", "replay_recording"},
+}
+AGENT = {"python": "python", "node": "javascript.node"}
+NODE = REPOSITORY / ".tools" / "node_sentry"
+SDK = pytest.mark.parametrize("sdk", EXPECTED)
 
 
 @pytest.fixture
@@ -87,11 +97,25 @@ def plain(request: SentryRequest) -> bytes:
     return gzip.decompress(request.body) if coding == "gzip" else request.body
 
 
-def run_sdk(world: World, dsn: str, name: str) -> str:
-    """Run the script to its end; the id of the LLM error's event."""
-    script = world.folder / "app.py"
-    script.write_text(SCRIPT)
-    process = world.start(name, [str(script), dsn], {})
+def run_sdk(sdk: str, world: World, dsn: str, name: str) -> str:
+    """Run the SDK's script to its end; the id of the LLM error's event."""
+    if sdk == "python":
+        script = world.folder / "app.py"
+        script.write_text(SCRIPT)
+        process = world.start(name, [str(script), dsn], {})
+        return ended(process)
+    if not (NODE / ".ok").exists():
+        pytest.skip("no Node 22 with @sentry/node and openai (`make test` installs it in .tools/node_sentry)")
+    world.provider.default = "openai.chat.insufficient_quota"
+    script = world.folder / "app.mjs"
+    script.write_text((REPOSITORY / "tests" / "e2e" / "envelopes.mjs").read_text())
+    (modules := world.folder / "node_modules").exists() or modules.symlink_to(NODE / "node_modules")
+    env = {"OPENAI_BASE_URL": f"{world.provider.url}/v1", "OPENAI_API_KEY": "sk-demo-0123456789abcdef"}
+    with executing(name, [str(NODE / "bin" / "node"), str(script), dsn], env, world.folder) as process:
+        return ended(process)
+
+
+def ended(process: Process) -> str:
     event_id = process.line(r"LLM (\w{32})")[1]
     assert process.popen.wait(30) == 0
     return event_id
@@ -101,18 +125,22 @@ def unmoved(header: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in header.items() if name not in ("sent_at", "dsn")}
 
 
-def test_what_the_sdk_sends_passes_unchanged(world: World, sentry: SentrySink) -> None:
-    llm = run_sdk(world, sentry.dsn(KEY, "7"), "direct")
+@SDK
+def test_what_the_sdk_sends_passes_unchanged(sdk: str, world: World, sentry: SentrySink) -> None:
+    llm = run_sdk(sdk, world, sentry.dsn(KEY, "7"), "direct")
     sent = sentry.requests()
-    assert {item[0]["type"] for request in sent for item in whole(plain(request)).items()} >= EXPECTED
+    assert {item[0]["type"] for request in sent for item in whole(plain(request)).items()} >= EXPECTED[sdk]
     with SentrySink() as upstream:
         _, http = world.sidecar(sentry_upstream=upstream.url)
         for request in sent:
-            headers = {
-                name: request.headers[name] for name in ("x-sentry-auth", "content-type", "user-agent")
-            }
-            coding = {"content-encoding": request.headers.get("content-encoding", "identity")}
-            answer = httpx.post(f"{http}{request.path}", content=request.body, headers={**headers, **coding})
+            known = (
+                "x-sentry-auth",
+                "content-type",
+                "content-encoding",
+                "user-agent",
+            )  # Node: key in the URL
+            headers = {name: request.headers[name] for name in known if name in request.headers}
+            answer = httpx.post(f"{http}{request.path}", content=request.body, headers=headers)
             assert answer.status_code == 200
         upstream.wait_for(lambda: len(upstream.kept()) == len(sent))
         came = upstream.kept()
@@ -122,7 +150,7 @@ def test_what_the_sdk_sends_passes_unchanged(world: World, sentry: SentrySink) -
     for request in came:
         original = before.pop(mark(request))
         assert unmoved(request.header()) == unmoved(original.header())
-        assert request.headers["user-agent"].startswith("sentry.python/")
+        assert request.headers["user-agent"].startswith(f"sentry.{AGENT[sdk]}/")
         for (headers, payload), (first_headers, first) in zip(request.items(), original.items(), strict=True):
             if headers["type"] == "event" and json.loads(first)["event_id"] == llm:
                 changed += 1
@@ -163,14 +191,15 @@ def check(after: dict[str, Any], before: dict[str, Any]) -> None:
     assert [out["contexts"]["triage"][name] for name in context] == list(context.values())
 
 
-def test_the_sdk_through_the_sidecar(world: World, sentry: SentrySink) -> None:
+@SDK
+def test_the_sdk_through_the_sidecar(sdk: str, world: World, sentry: SentrySink) -> None:
     process, http = world.sidecar(sentry_upstream=sentry.url, sentry_keys=KEY)
-    llm = run_sdk(world, f"{http.replace('://', f'://{KEY}@')}/7", "app")
-    sentry.wait_for(lambda: {"event", "transaction", "check_in"} <= kinds(sentry))
+    llm = run_sdk(sdk, world, f"{http.replace('://', f'://{KEY}@')}/7", "app")
+    sentry.wait_for(lambda: kinds(sentry) >= EXPECTED[sdk] and len(sentry.events()) == 3)
+    metrics = httpx.get(f"http://{process.line(r'admin=([^ ]+)')[1]}/metrics", trust_env=False).text
+    assert 'otel_triage_triaged_total{kind="failures"} 1.0' in metrics  # Node: of a span and an event
     process.end()
-    assert kinds(sentry) >= EXPECTED
     events = {event["event_id"]: event for event in sentry.events()}
-    assert len(events) == 3
     assert [key for key, event in events.items() if "triage" in event["contexts"]] == [llm]
 
 
