@@ -85,6 +85,11 @@ class World:
         process = self.start("sidecar", ["-m", "otel_triage.cli.main", "sidecar"], env)
         return process, f"http://{process.line(r'listening grpc=(?:[^ ]+) http=([^ ]+)')[1]}"
 
+    def metrics(self, sidecar: Process) -> str:
+        """A sidecar's own metrics, as Prometheus reads them."""
+        admin = sidecar.line(r"listening grpc=\S+ http=\S+ admin=(\S+)")[1]
+        return httpx.get(f"http://{admin}/metrics", trust_env=False, timeout=20).raise_for_status().text
+
     def app(self, folder: Path, sidecar: str, **env: str) -> tuple[Process, httpx.Client]:
         """A FastAPI application `app:app` and a client of it."""
         url = self.provider.url

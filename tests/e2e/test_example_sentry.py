@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import brotli
-import httpx
 import pytest
 from bugsink_server import Bugsink
 from conftest import REPOSITORY, World
@@ -72,9 +71,7 @@ def test_bugsink_holds_all_of_it_once(world: World, bugsink: Bugsink) -> None:
         assert client.post("/chat", json={"text": f"call {call}"}).status_code == 502
         if call == CALLS // 2:
             project.wait_for(lambda ids: len(ids) >= CALLS // 2)
-            admin = sidecar.line(r"admin=(\S+)")[1]
-            metrics = httpx.get(f"http://{admin}/metrics", trust_env=False).text
-            assert 'otel_triage_requests_received_total{signal="envelope"} 3.0' in metrics
+            assert 'otel_triage_requests_received_total{signal="envelope"} 3.0' in world.metrics(sidecar)
             sidecar.popen.kill()
             sidecar.popen.wait(10)
     app.end()

@@ -196,8 +196,9 @@ def test_the_sdk_through_the_sidecar(sdk: str, world: World, sentry: SentrySink)
     process, http = world.sidecar(sentry_upstream=sentry.url, sentry_keys=KEY)
     llm = run_sdk(sdk, world, f"{http.replace('://', f'://{KEY}@')}/7", "app")
     sentry.wait_for(lambda: kinds(sentry) >= EXPECTED[sdk] and len(sentry.events()) == 3)
-    metrics = httpx.get(f"http://{process.line(r'admin=(\S+)')[1]}/metrics", trust_env=False).text
-    assert 'otel_triage_triaged_total{kind="failures"} 1.0' in metrics  # Node: of a span and an event
+    assert 'otel_triage_triaged_total{kind="failures"} 1.0' in world.metrics(
+        process
+    )  # Node: of a span and an event
     process.end()
     events = {event["event_id"]: event for event in sentry.events()}
     assert [key for key, event in events.items() if "triage" in event["contexts"]] == [llm]
