@@ -5,18 +5,18 @@ The queue, the batches, the retries and the restart after a fork are those of th
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry._logs import LogRecord, get_logger_provider
 
-from otel_triage.capture import guard, leaving
+from otel_triage.capture import exits, guard, leaving
 from otel_triage.capture.guard import count, never_raises
 from otel_triage.model import CALLS_METRIC
 
@@ -29,6 +29,7 @@ _logger = logging.getLogger("otel_triage")
 SCOPE: Final = "otel_triage"
 _COUNT_EVERY_MS: Final = 10_000
 _EVENT_DELAY_MS: Final = 1_000
+_LOADED_BY: Final = os.getpid()
 
 
 class Outlet:
@@ -75,7 +76,7 @@ class Outlet:
             if self._logs is None:
                 self._metrics, self._logs = self._make()
                 self._closers = [_Closer(self._logs.shutdown), _Closer(self._metrics.shutdown)]
-                atexit.register(self.close)
+                exits.at_exit(self.close)
 
     @never_raises
     def close(self) -> None:
@@ -169,7 +170,7 @@ def _own_providers(sidecar: str) -> Callable[[], tuple[MeterProvider, LoggerProv
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, Resource
 
     class Events(_log_exporter.OTLPLogExporter):
         def export(self, *args: Any, **kwargs: Any) -> Any:
@@ -189,9 +190,12 @@ def _own_providers(sidecar: str) -> Callable[[], tuple[MeterProvider, LoggerProv
         resource = getattr(trace.get_tracer_provider(), "resource", None)
         if not isinstance(resource, Resource):
             resource = Resource.create()
+        counted = resource
+        if os.getpid() != _LOADED_BY:  # a forked worker: its counts must not continue another one's series
+            counted = resource.merge(Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())}))
         logs = LoggerProvider(resource, shutdown_on_exit=False)
         logs.add_log_record_processor(BatchLogRecordProcessor(events, schedule_delay_millis=_EVENT_DELAY_MS))
         reader = PeriodicExportingMetricReader(counts, export_interval_millis=_COUNT_EVERY_MS)
-        return MeterProvider([reader], resource, shutdown_on_exit=False), logs
+        return MeterProvider([reader], counted, shutdown_on_exit=False), logs
 
     return make

@@ -47,14 +47,13 @@ class SinkProcess:
         return self.records("log")
 
     def calls(self) -> dict[str, int]:
-        """`triage.llm.calls` by outcome: the last value of each series."""
+        """`triage.llm.calls` by outcome: the last value of each series, of each process."""
         last: dict[str, dict[str, int]] = {}
         for point in self.records("metric"):
             if point["name"] == "triage.llm.calls":
                 outcome = point["attributes"]["triage.outcome"]
-                last.setdefault(outcome, {})[json.dumps(point["attributes"], sort_keys=True)] = int(
-                    point["value"]
-                )
+                series = json.dumps([point["attributes"], point["resource"]], sort_keys=True)
+                last.setdefault(outcome, {})[series] = int(point["value"])
         return {outcome: sum(series.values()) for outcome, series in last.items()}
 
 
