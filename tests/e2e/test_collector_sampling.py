@@ -19,7 +19,9 @@ SEVERE = {"http.route": "/chat"}
 
 def of(name: str, trace: int) -> bytes:
     """A healthy span of the application's own."""
-    return traces(make_span(SEVERE, name=name, kind=2, trace=trace, span=trace & 0xFFFF, status=0)).SerializeToString()
+    return traces(
+        make_span(SEVERE, name=name, kind=2, trace=trace, span=trace & 0xFFFF, status=0)
+    ).SerializeToString()
 
 
 @pytest.mark.parametrize("percent", ["0", "100"])
@@ -45,7 +47,9 @@ def test_traces_are_kept_by_severity_and_category(world: World, percent: str) ->
         put(CONTEXT, QUOTA)
         sink.wait_for(lambda: QUOTA["span_id"] in {span["span_id"] for span in sink.spans()})
         # Its decision came with or after all the others'; what those let through is sent before this trace.
-        send(sidecar, Signal.TRACES, load("openinference", "error_429_insufficient_quota").SerializeToString())
+        send(
+            sidecar, Signal.TRACES, load("openinference", "error_429_insufficient_quota").SerializeToString()
+        )
         sink.wait_for(lambda: [span for span in sink.spans() if span["name"] == "ChatCompletion"])
 
         kept = {span["name"] if span["scope"] == "app" else span["span_id"]: span for span in sink.spans()}

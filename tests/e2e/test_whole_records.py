@@ -232,6 +232,8 @@ def matches(got: Any, expected: Any) -> Any:
         return expected if isinstance(got, str) and expected.fullmatch(got) else got
     if isinstance(expected, dict) and isinstance(got, dict):
         return {key: matches(value, expected.get(key)) for key, value in got.items()}
+    if isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        return [matches(one, like) for one, like in zip(got, expected, strict=True)]
     return got
 
 
