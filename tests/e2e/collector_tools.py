@@ -22,15 +22,12 @@ _REPOSITORY: Final = Path(__file__).parents[2]
 OTELCOL: Final = _REPOSITORY / ".tools" / "otelcol"
 CONFIGURATIONS: Final = _REPOSITORY / "collector-config"
 SETTINGS: Final = ("COLLECTOR_GRPC", "COLLECTOR_HTTP", "COLLECTOR_TRIAGED", "COLLECTOR_HEALTH")
+needs_otelcol: Final = pytest.mark.skipif(
+    not OTELCOL.exists(),
+    reason="the Collector is not built: `make otelcol` builds it, in some minutes and 2 GB",
+)
 # Its own metrics listen on a fixed port otherwise. This stands beside the file, which is run as it ships.
 _NO_METRICS: Final = "yaml:service::telemetry::metrics::level: none"
-
-
-def otelcol() -> Path:
-    """The program; skips the test where it was not built."""
-    if not OTELCOL.exists():
-        pytest.skip("the Collector is not built: `make otelcol` builds it, in some minutes and 2 GB")
-    return OTELCOL
 
 
 def free_address() -> str:
@@ -65,7 +62,7 @@ def collector_in(folder: Path, configuration: str, env: Mapping[str, str]) -> It
     given = {name: free_address() for name in SETTINGS} | {"COLLECTOR_DATA": str(folder / "collector")}
     given |= env
     config = [f"--config=file:{CONFIGURATIONS / configuration}", f"--config={_NO_METRICS}"]
-    with executing("collector", [str(otelcol()), *config], given, folder) as process:
+    with executing("collector", [str(OTELCOL), *config], given, folder) as process:
         process.line("Everything is ready")
         yield Collector(process, given)
 
@@ -76,7 +73,7 @@ def validate(configuration: str) -> subprocess.CompletedProcess[str]:
         name: value for name, value in os.environ.items() if not name.startswith(("COLLECTOR_", "SIDECAR"))
     }
     return subprocess.run(
-        [otelcol(), "validate", f"--config=file:{CONFIGURATIONS / configuration}"],
+        [OTELCOL, "validate", f"--config=file:{CONFIGURATIONS / configuration}"],
         env=env,
         capture_output=True,
         text=True,

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from collector_records import DUMPS, QUOTA
-from collector_tools import send
+from collector_tools import needs_otelcol, send
 from conftest import World
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from span_dumps import load, logs, make_record
@@ -17,6 +17,7 @@ from otel_triage.demo.sink import Sink
 from otel_triage.demo.sink_records import SIGNALS
 from otel_triage.sidecar.signals import ExportRequest, Signal
 
+pytestmark = needs_otelcol
 SERVICES = ("agents", "billing", "chat", "checkout", "search", "summary", "support", "translate")
 
 

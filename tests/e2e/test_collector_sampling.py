@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from collector_records import CONTEXT, DUMPS, GOOD, HEALTHY, QUOTA, TOKENS
-from collector_tools import send
+from collector_tools import needs_otelcol, send
 from conftest import World
 from span_dumps import load, logs, make_record, make_span, traces
 from test_whole_records import matches
@@ -14,6 +14,7 @@ from test_whole_records import matches
 from otel_triage.demo.sink import Sink
 from otel_triage.sidecar.signals import Signal
 
+pytestmark = needs_otelcol
 SEVERE = {"http.route": "/chat"}
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from collector_tools import needs_otelcol
 from conftest import World
 from test_whole_records import check_whole_records
+
+pytestmark = needs_otelcol
 
 
 @pytest.mark.parametrize(
