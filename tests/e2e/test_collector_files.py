@@ -20,7 +20,7 @@ def test_the_collector_takes_it(name: str) -> None:
 def test_only_the_load_balancing_exporter_is_missing() -> None:
     done = validate(LOAD_BALANCING)
     assert done.returncode == 1
-    assert "'exporters' unknown type: \"loadbalancing\"" in done.stderr
+    assert "'exporters' unknown type: \"load_balancing\"" in done.stderr
 
 
 @pytest.mark.parametrize("name", FILES)
