@@ -57,12 +57,14 @@ class Collector:
 
 
 @contextmanager
-def collector_in(folder: Path, configuration: str, env: Mapping[str, str]) -> Iterator[Collector]:
+def collector_in(
+    folder: Path, configuration: str, env: Mapping[str, str], name: str = "collector"
+) -> Iterator[Collector]:
     """A Collector that is ready; listeners that `env` does not name get free addresses."""
-    given = {name: free_address() for name in SETTINGS} | {"COLLECTOR_DATA": str(folder / "collector")}
+    given = {setting: free_address() for setting in SETTINGS} | {"COLLECTOR_DATA": str(folder / name)}
     given |= env
     config = [f"--config=file:{CONFIGURATIONS / configuration}", f"--config={_NO_METRICS}"]
-    with executing("collector", [str(OTELCOL), *config], given, folder) as process:
+    with executing(name, [str(OTELCOL), *config], given, folder) as process:
         process.line("Everything is ready")
         yield Collector(process, given)
 

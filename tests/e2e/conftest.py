@@ -74,9 +74,9 @@ class World:
         file.touch()
         return SinkProcess(self.start("sink", ["-m", "otel_triage.demo.sink", "--file", str(file)], {}), file)
 
-    def collector(self, configuration: str, **env: str) -> Collector:
+    def collector(self, configuration: str, name: str = "collector", **env: str) -> Collector:
         """The Collector with one of the shipped configurations, unchanged; `env` is what it reads."""
-        return self._stack.enter_context(collector_in(self.folder, configuration, env))
+        return self._stack.enter_context(collector_in(self.folder, configuration, env, name))
 
     def sidecar(self, name: str = "sidecar", **settings: str) -> tuple[Process, str]:
         """A sidecar and the base URL of its HTTP listener."""
