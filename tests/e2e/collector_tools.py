@@ -6,14 +6,17 @@ import os
 import random
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import grpc
+import httpx
 import pytest
 from bugsink_server import executing
+from prometheus_client.parser import text_string_to_metric_families
 
 from otel_triage.demo.show import Process
 from otel_triage.sidecar.signals import WIRE, Signal
@@ -87,3 +90,23 @@ def send(address: str, signal: Signal, body: bytes) -> None:
     """One OTLP/gRPC export; returns when it is acknowledged."""
     with grpc.insecure_channel(address) as channel:
         channel.unary_unary(WIRE[signal].method)(body, timeout=10, wait_for_ready=True)
+
+
+def counted(sidecar: Process, name: str, **labels: str) -> float:
+    """One of the sidecar's own metrics, of its requests for traces."""
+    admin = sidecar.line(r"admin=(\S+)")[1]
+    wanted = {"signal": "traces", **labels}
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(httpx.get(f"http://{admin}/metrics").text)
+        for sample in family.samples
+        if sample.name == f"otel_triage_{name}" and sample.labels == wanted
+    )
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    """Waits for something in another process, which is asked."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.02)

@@ -13,7 +13,7 @@ from threading import Event, Thread
 
 import grpc
 import pytest
-from collector_tools import free_address, needs_otelcol
+from collector_tools import counted, free_address, needs_otelcol, wait_until
 from conftest import World
 from span_dumps import make_span, traces
 
@@ -89,10 +89,14 @@ def test_a_kill_loses_nothing_acknowledged(world: World, victim: str) -> None:
         names = list(starts)
         before, behind = names[: names.index(victim) + 1], names[names.index(victim) + 1 :]
         sink.answer_with(DOWN)
-        processes = {name: starts[name]() for name in before}
+        processes = {name: starts[name]() for name in reversed(before)}  # none waits for the one behind it
         client = Client(first)
         client.start()
         client.wait_for(BACKLOG)
+        if victim == "sidecar":
+            wait_until(lambda: counted(processes["sidecar"], "requests_acknowledged_total") >= BACKLOG, 30)
+        elif victim == "second":
+            wait_until(lambda: counted(processes["sidecar"], "delivered_requests_total") >= BACKLOG, 30)
         assert sink.spans() == []
 
         processes[victim].popen.kill()
