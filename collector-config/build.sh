@@ -37,4 +37,5 @@ if [ ! -x "$kept" ]; then
   cp "$work/otelcol" "$kept.$$"
   mv "$kept.$$" "$kept"
 fi
-cp "$kept" "$binary"
+cp "$kept" "$binary.$$"
+mv "$binary.$$" "$binary" # at once, also where the old one is running
