@@ -6,15 +6,19 @@ VENV := .venv
 OPENAI2 := .envs/openai2
 BUGSINK := .envs/bugsink
 NODE := .tools/node_sentry
+OTELCOL := .tools/otelcol
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean check-python
+.PHONY: demo test otelcol lint bench clean check-python
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/otel-triage demo --app examples/fastapi_chat $(if $(KEEP),--keep)
 
 test: $(VENV)/.dev $(OPENAI2)/.ok $(BUGSINK)/.ok $(NODE)/.ok
 	PYTHON=$(VENV)/bin/python sh tests/run.sh
+
+# Not part of `make test`: the first build takes minutes and 2 GB. Without it its tests are skipped, and say so.
+otelcol: $(OTELCOL)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
@@ -63,5 +67,8 @@ $(NODE)/.ok: tests/envs/node.sh examples/node_sentry/package.json | $(VENV)/bin/
 	@rm -f $@; { PYTHON=$(VENV)/bin/python sh tests/envs/node.sh $(NODE) && touch $@; } || \
 	  echo "$(NODE) was not installed: its tests will be skipped."
 
+$(OTELCOL): collector-config/builder.yaml collector-config/build.sh | $(VENV)/bin/python
+	PYTHON=$(VENV)/bin/python sh collector-config/build.sh $@
+
 clean:
-	rm -rf $(VENV) .envs $(NODE) .test-report
+	rm -rf $(VENV) .envs $(NODE) $(OTELCOL) .tools/go .test-report

@@ -7,6 +7,7 @@ a day holds back no error and no check-in.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Final
 
 from otel_triage.sidecar.deliver import Item, Lane, Outbox
@@ -30,17 +31,18 @@ class SentryDelivery(Outbox):
         self,
         upstreams: Upstreams,
         limits: RateLimits,
+        hops: Callable[[], str],
         *,
         memory_bytes: int,
         max_age_s: float,
         metrics: Metrics,
         backoff_s: float = 1.0,
     ) -> None:
-        """Deliver to `upstreams` within their `limits`; the rest as in `Outbox`."""
+        """Deliver to `upstreams` within their `limits`, saying `hops`; the rest as in `Outbox`."""
         super().__init__(memory_bytes=memory_bytes, max_age_s=max_age_s, metrics=metrics, backoff_s=backoff_s)
         self._upstreams = upstreams
         self._limits = limits
-        self._exporter = SentryExporter(limits)
+        self._exporter = SentryExporter(limits, hops)
 
     def put(self, item: Item) -> None:
         """Take one record. One whose key has no upstream is done at once, and counted."""

@@ -5,7 +5,7 @@ Source of the retryable codes: OTLP specification 1.11, "Failures" of OTLP/gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ import grpc.aio
 
 from otel_triage.sidecar import rpc_status
 from otel_triage.sidecar.exporters import TIMEOUT_S, Outcome, Rejected, Retry, accepted
+from otel_triage.sidecar.loops import HOPS
 from otel_triage.sidecar.signals import WIRE, Signal
 
 RETRYABLE_CODES: Final = frozenset(
@@ -44,8 +45,17 @@ _CHANNEL: Final = (
 class GrpcExporter:
     """OTLP/gRPC. `http://` in the endpoint is plain text, `https://` is TLS."""
 
-    def __init__(self, endpoint: str, headers: Mapping[str, str], certificate: Path | None) -> None:
-        """Prepare a channel; it connects by itself, within a running event loop."""
+    def __init__(
+        self, endpoint: str, headers: Mapping[str, str], certificate: Path | None, hops: Callable[[], str]
+    ) -> None:
+        """Prepare a channel; it connects by itself, within a running event loop.
+
+        Args:
+            endpoint: Base URL.
+            headers: Sent with every export.
+            certificate: CA file; None for the system's.
+            hops: What the header `loops.HOPS` says.
+        """
         url = urlsplit(endpoint)
         secure = url.scheme == "https"
         host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
@@ -59,11 +69,13 @@ class GrpcExporter:
             self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL)
         self._calls = {signal: self._channel.unary_unary(wire.method) for signal, wire in WIRE.items()}
         self._metadata = tuple(headers.items())
+        self._hops = hops
 
     async def export(self, signal: Signal, body: bytes) -> Outcome:
         """Send once."""
         try:
-            answer = await self._calls[signal](body, timeout=TIMEOUT_S, metadata=self._metadata)
+            metadata = (*self._metadata, (HOPS, self._hops()))
+            answer = await self._calls[signal](body, timeout=TIMEOUT_S, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             code, text = error.code(), error.details() or ""
             after_s = rpc_status.retry_after(error.trailing_metadata() or ())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import email.utils
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ import httpx
 
 from otel_triage.sidecar import rpc_status
 from otel_triage.sidecar.exporters import TIMEOUT_S, Outcome, Rejected, Retry, accepted
+from otel_triage.sidecar.loops import HOPS
 from otel_triage.sidecar.signals import OTLP, Signal
 
 # The first three are not by the specification: they refuse us and not the request (export_grpc).
@@ -27,8 +28,10 @@ _MAX_ANSWER: Final = 64 << 10
 class HttpExporter:
     """OTLP/HTTP with protobuf."""
 
-    def __init__(self, endpoint: str, headers: Mapping[str, str], certificate: Path | None) -> None:
-        """Prepare a client; it connects by itself."""
+    def __init__(
+        self, endpoint: str, headers: Mapping[str, str], certificate: Path | None, hops: Callable[[], str]
+    ) -> None:
+        """Prepare a client; it connects by itself. Arguments as in `GrpcExporter`."""
         verify: ssl.SSLContext | bool = (
             ssl.create_default_context(cafile=certificate) if certificate else True
         )
@@ -37,12 +40,13 @@ class HttpExporter:
             timeout=TIMEOUT_S,
             verify=verify,
         )
+        self._hops = hops
         self._urls = {signal: f"{endpoint}/v1/{signal}" for signal in OTLP}
 
     async def export(self, signal: Signal, body: bytes) -> Outcome:
         """Send once."""
         try:
-            response, answer = await post(self._client, self._urls[signal], body)
+            response, answer = await post(self._client, self._urls[signal], body, {HOPS: self._hops()})
         except httpx.HTTPError as error:
             return Retry(type(error).__name__, str(error))
         status = response.status_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -10,6 +11,7 @@ import httpx
 from otel_triage.sidecar.envelopes import read_envelope
 from otel_triage.sidecar.export_http import post, retry_after
 from otel_triage.sidecar.exporters import TIMEOUT_S, Accepted, Outcome, Rejected, Retry
+from otel_triage.sidecar.loops import HOPS
 from otel_triage.sidecar.ratelimits import RateLimits
 from otel_triage.sidecar.sentry_record import outgoing, split
 from otel_triage.sidecar.signals import Signal
@@ -25,9 +27,10 @@ _LATER: Final = frozenset({408, 429})  # of the 4xx; any other refuses the reque
 class SentryExporter:
     """One HTTP client for all upstreams. It follows no redirects and keeps no cookies."""
 
-    def __init__(self, limits: RateLimits) -> None:
-        """Prepare a client; what upstreams limit is told to `limits`."""
+    def __init__(self, limits: RateLimits, hops: Callable[[], str]) -> None:
+        """Prepare a client; what upstreams limit is told to `limits`, and `hops` is as in `GrpcExporter`."""
         self._limits = limits
+        self._hops = hops
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S)
 
     async def export(self, signal: Signal, upstream: str, record: bytes) -> Outcome:
@@ -36,7 +39,7 @@ class SentryExporter:
         if signal is Signal.ENVELOPE:
             body = outgoing(read_envelope(body), sender, upstream, time.time())
         headers = {"user-agent": "otel-triage", **sender.headers}
-        headers |= {"x-sentry-auth": sender.auth, "content-type": _TYPES[signal]}
+        headers |= {"x-sentry-auth": sender.auth, "content-type": _TYPES[signal], HOPS: self._hops()}
         url = f"{upstream}/api/{sender.project}/{_PATHS[signal]}/"
         try:
             response, answer = await post(self._client, url, body, headers)

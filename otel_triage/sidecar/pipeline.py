@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from otel_triage.sidecar.deliver import Item
 from otel_triage.sidecar.journal import Journal, JournalFull
+from otel_triage.sidecar.loops import Loops
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.refusals import Refused, Why
 from otel_triage.sidecar.sentry_record import unpack
@@ -115,6 +116,7 @@ class Pipeline:
         triage: Triage,
         routes: Mapping[tuple[Signal, ...], Downstream],
         *,
+        loops: Loops,
         memory_bytes: int,
         metrics: Metrics,
     ) -> None:
@@ -124,6 +126,7 @@ class Pipeline:
             journal: Opened, not started.
             triage: The stage that finds and annotates failed calls.
             routes: Where to deliver which signals.
+            loops: Knows what goes in a circle.
             memory_bytes: Most bytes of requests between arrival and acknowledgement.
             metrics: Where everything is counted.
         """
@@ -131,6 +134,7 @@ class Pipeline:
         self.draining = False
         self._journal = journal
         self._triage = triage
+        self._loops = loops
         self._routes = [_Route(signals, downstream) for signals, downstream in routes.items()]
         self._route_of = {signal: route for route in self._routes for signal in route.signals}
         self._metrics = metrics
@@ -164,7 +168,7 @@ class Pipeline:
             message: `body`, parsed, if the caller has it already.
 
         Raises:
-            Refused: If it is broken, or cannot be made durable now.
+            Refused: If it is broken, cannot be made durable now, or goes in a circle.
         """
         if self.draining:
             raise Refused(Why.DRAINING, "shutting down; send again later")
@@ -172,7 +176,9 @@ class Pipeline:
             message = parse(signal, body)
         if not body:
             return  # a valid request with nothing in it
+        key = self._loops.check_turns(signal, message)
         await self._append(signal, body, message)
+        self._loops.took(key)
 
     async def _append(
         self, signal: Signal, body: bytes, message: Message, letter: Letter | None = None

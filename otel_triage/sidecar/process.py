@@ -18,6 +18,7 @@ from otel_triage.sidecar.deliver import Delivery, NoDownstream, Outbox
 from otel_triage.sidecar.deliver_sentry import SentryDelivery
 from otel_triage.sidecar.exporters import Exporter
 from otel_triage.sidecar.journal import Journal
+from otel_triage.sidecar.loops import Loops
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.pipeline import Downstream, Pipeline
 from otel_triage.sidecar.ratelimits import RateLimits
@@ -72,6 +73,7 @@ class Sidecar:
         insecure = settings.allow_insecure_bind or is_loopback(settings.http_listen.host)
         self._upstreams = Upstreams(settings.sentries, any_key=insecure)
         self._limits = RateLimits()
+        self._loops = Loops()
         self._deliveries: list[Outbox] = []
         to_otlp, to_sentry = self._downstreams(share)
         self._stage = stage(settings, metrics)
@@ -79,6 +81,7 @@ class Sidecar:
             self._journal,
             self._stage.triage,
             {OTLP: to_otlp, SENTRY: to_sentry},
+            loops=self._loops,
             memory_bytes=share,
             metrics=metrics,
         )
@@ -97,10 +100,12 @@ class Sidecar:
         to_otlp: Downstream = NoDownstream(self.metrics)
         to_sentry: Downstream = NoDownstream(self.metrics)
         if settings.otlp_endpoint is not None:
-            to_otlp = delivery = Delivery(_exporter(settings.otlp_endpoint, settings), **limits)
+            to_otlp = delivery = Delivery(
+                _exporter(settings.otlp_endpoint, settings, self._loops.hops), **limits
+            )
             self._deliveries.append(delivery)
         if sentry:
-            to_sentry = forwarding = SentryDelivery(self._upstreams, self._limits, **limits)
+            to_sentry = forwarding = SentryDelivery(self._upstreams, self._limits, self._loops.hops, **limits)
             self._deliveries.append(forwarding)
         return to_otlp, to_sentry
 
@@ -112,7 +117,7 @@ class Sidecar:
         health = web.health_routes(self.pipeline.not_ready, self.degraded)
 
         self._grpc = receive_grpc.server(
-            self.pipeline.accept, token=token, max_bytes=max_bytes, metrics=metrics
+            self.pipeline.accept, token=token, max_bytes=max_bytes, loops=self._loops, metrics=metrics
         )
         self.grpc_listen = _bind_grpc(self._grpc, settings)
 
@@ -128,6 +133,7 @@ class Sidecar:
             limits=self._limits,
             memory=self.pipeline.memory,
             max_bytes=max_bytes,
+            loops=self._loops,
             metrics=metrics,
         )
         otlp = OtlpHttp(
@@ -136,6 +142,7 @@ class Sidecar:
             memory=self.pipeline.memory,
             token=token,
             max_bytes=max_bytes,
+            loops=self._loops,
             metrics=metrics,
         )
         self._http = web.server(otlp, settings)
@@ -232,15 +239,15 @@ def refuse_itself(settings: Settings, listeners: list[Listen]) -> None:
             )
 
 
-def _exporter(endpoint: str, settings: Settings) -> Exporter:
+def _exporter(endpoint: str, settings: Settings, hops: Callable[[], str]) -> Exporter:
     """Import the one client that is asked for: each costs a fifth of the start's time."""
     if settings.otlp_protocol == "grpc":
         from otel_triage.sidecar.export_grpc import GrpcExporter
 
-        return GrpcExporter(endpoint, settings.otlp_headers, settings.otlp_certificate)
+        return GrpcExporter(endpoint, settings.otlp_headers, settings.otlp_certificate, hops)
     from otel_triage.sidecar.export_http import HttpExporter
 
-    return HttpExporter(endpoint, settings.otlp_headers, settings.otlp_certificate)
+    return HttpExporter(endpoint, settings.otlp_headers, settings.otlp_certificate, hops)
 
 
 def _bind(name: str, listen: Listen) -> socket.socket:

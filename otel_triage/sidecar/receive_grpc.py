@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
 
 from otel_triage.sidecar import rpc_status
+from otel_triage.sidecar.loops import HOPS, Loops
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.refusals import Refused, Why
 from otel_triage.sidecar.signals import WIRE, Signal
@@ -27,13 +28,16 @@ class Accept(Protocol):
         ...
 
 
-def server(accept: Accept, *, token: str | None, max_bytes: int, metrics: Metrics) -> grpc.aio.Server:
+def server(
+    accept: Accept, *, token: str | None, max_bytes: int, loops: Loops, metrics: Metrics
+) -> grpc.aio.Server:
     """Build a server for the three export services, not bound and not started.
 
     Args:
         accept: Takes a request.
         token: The bearer token that a client must show; None for any client.
         max_bytes: Largest request, decompressed.
+        loops: Knows what goes in a circle.
         metrics: Where requests are counted.
     """
     made = grpc.aio.server(
@@ -44,7 +48,7 @@ def server(accept: Accept, *, token: str | None, max_bytes: int, metrics: Metric
         )
     )
     for signal, wire in WIRE.items():
-        handler = grpc.unary_unary_rpc_method_handler(_export(signal, accept, token, metrics))
+        handler = grpc.unary_unary_rpc_method_handler(_export(signal, accept, token, loops, metrics))
         made.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(wire.service, {"Export": handler}),)
         )
@@ -52,7 +56,7 @@ def server(accept: Accept, *, token: str | None, max_bytes: int, metrics: Metric
 
 
 def _export(
-    signal: Signal, accept: Accept, token: str | None, metrics: Metrics
+    signal: Signal, accept: Accept, token: str | None, loops: Loops, metrics: Metrics
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
     received = metrics.received.labels(signal)
     acknowledged = metrics.acknowledged.labels(signal)
@@ -60,9 +64,11 @@ def _export(
 
     async def export(body: bytes, context: Any) -> bytes:
         received.inc()
+        metadata = dict(context.invocation_metadata())
         try:
             if expected is not None:
-                _authenticate(expected, context)
+                _authenticate(expected, metadata)
+            loops.check_hops(metadata.get(HOPS))
             await accept(signal, body)
         except Refused as refused:
             metrics.refused.labels(signal, refused.why.label).inc()
@@ -73,7 +79,7 @@ def _export(
     return export
 
 
-def _authenticate(expected: bytes, context: Any) -> None:
-    shown = dict(context.invocation_metadata()).get("authorization", "")
+def _authenticate(expected: bytes, metadata: Mapping[str, Any]) -> None:
+    shown = metadata.get("authorization", "")
     if not hmac.compare_digest(shown.encode() if isinstance(shown, str) else shown, expected):
         raise Refused(Why.UNAUTHENTICATED, "metadata `authorization: Bearer TOKEN` is missing or wrong")

@@ -12,6 +12,7 @@ from typing import Final
 
 from otel_triage.sidecar import otlp_json, rpc_status
 from otel_triage.sidecar.http_body import App, Bodies, Gone, Receive, Scope, Send
+from otel_triage.sidecar.loops import HOPS, Loops
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.pipeline import Memory
 from otel_triage.sidecar.receive_grpc import Accept
@@ -36,6 +37,7 @@ class OtlpHttp:
         memory: Memory,
         token: str | None,
         max_bytes: int,
+        loops: Loops,
         metrics: Metrics,
     ) -> None:
         """Build the application.
@@ -46,12 +48,14 @@ class OtlpHttp:
             memory: Where bytes are reserved while a body comes in.
             token: The bearer token that a client must show; None for any client.
             max_bytes: Largest body, also after decompression.
+            loops: Knows what goes in a circle.
             metrics: Where requests are counted.
         """
         self._accept = accept
         self._fallback = fallback
         self._bodies = Bodies(memory, max_bytes, codings=("gzip",))
         self._expected = f"Bearer {token}".encode() if token is not None else None
+        self._loops = loops
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,6 +87,7 @@ class OtlpHttp:
             headers.get(b"authorization", b""), self._expected
         ):
             raise Refused(Why.UNAUTHENTICATED, "the header `Authorization: Bearer TOKEN` is missing or wrong")
+        self._loops.check_hops(hops_of(headers))
         check_media_type(media_type)
         body = await self._bodies.read(headers, receive)
         if media_type == JSON:
@@ -90,6 +95,12 @@ class OtlpHttp:
             await self._accept(signal, message.SerializeToString(), message)
         else:
             await self._accept(signal, body)
+
+
+def hops_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """The header that names the sidecars on a request's way."""
+    found = headers.get(HOPS.encode())
+    return found.decode("latin-1") if found is not None else None
 
 
 def media_type_of(headers: Mapping[bytes, bytes]) -> str:

@@ -24,6 +24,7 @@ from otel_triage.sidecar import otlp_json
 from otel_triage.sidecar.envelopes import EVENT, Envelope, dump, read_envelope
 from otel_triage.sidecar.http_body import CODINGS, App, Bodies, Gone, Receive, Reservations, Scope, Send
 from otel_triage.sidecar.json_splice import members, spliced
+from otel_triage.sidecar.loops import Loops
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.ratelimits import ERROR, RateLimits
 from otel_triage.sidecar.receive_grpc import Accept
@@ -33,6 +34,7 @@ from otel_triage.sidecar.receive_http import (
     answer,
     answer_refused,
     check_media_type,
+    hops_of,
     media_type_of,
 )
 from otel_triage.sidecar.refusals import Refused, Why
@@ -81,6 +83,7 @@ class SentryHttp:
         limits: RateLimits,
         memory: Reservations,
         max_bytes: int,
+        loops: Loops,
         metrics: Metrics,
     ) -> None:
         """Build the application.
@@ -92,6 +95,7 @@ class SentryHttp:
             limits: What upstreams do not take for now.
             memory: Where bytes are reserved while a body comes in.
             max_bytes: Largest body, also after decompression.
+            loops: Knows what goes in a circle.
             metrics: Where requests are counted.
         """
         self._accept = accept
@@ -99,6 +103,7 @@ class SentryHttp:
         self._upstreams = upstreams
         self._limits = limits
         self._bodies = Bodies(memory, max_bytes, codings=CODINGS)
+        self._loops = loops
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +128,7 @@ class SentryHttp:
         self._metrics.received.labels(signal).inc()
         sender: Sender | None = None
         try:
-            headers = _post(scope)
+            headers = self._post(scope)
             self._early(scope, headers)
             body = await self._bodies.read(headers, receive)
             envelope = read_envelope(_stored(body) if way == "store" else body)
@@ -145,7 +150,7 @@ class SentryHttp:
         self._metrics.received.labels(signal).inc()
         media_type = ""
         try:
-            headers = _post(scope)
+            headers = self._post(scope)
             media_type = media_type_of(headers)
             check_media_type(media_type)
             sender = self._sender(project, scope, headers, None)
@@ -162,6 +167,13 @@ class SentryHttp:
         else:
             self._metrics.acknowledged.labels(signal).inc()
             await answer(send, 200, media_type, SUCCESS[media_type])
+
+    def _post(self, scope: Scope) -> dict[bytes, bytes]:
+        if scope["method"] != "POST":
+            raise Refused(Why.METHOD, f"{scope['method']} is not allowed; use POST")
+        headers = dict(scope["headers"])
+        self._loops.check_hops(hops_of(headers))
+        return headers
 
     def _early(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a key that is not taken before its body is read."""
@@ -232,12 +244,6 @@ class SentryHttp:
         if refused.why is Why.METHOD:
             extra.append((b"allow", b"POST"))
         await answer(send, refused.why.http, JSON, dump({"detail": refused.text, "causes": []}), extra)
-
-
-def _post(scope: Scope) -> dict[bytes, bytes]:
-    if scope["method"] != "POST":
-        raise Refused(Why.METHOD, f"{scope['method']} is not allowed; use POST")
-    return dict(scope["headers"])
 
 
 def _shown(scope: Scope, headers: Mapping[bytes, bytes]) -> list[dict[str, str]]:

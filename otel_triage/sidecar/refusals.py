@@ -25,6 +25,7 @@ class Why(Enum):
     UNAUTHENTICATED = ("unauthenticated", grpc.StatusCode.UNAUTHENTICATED, 401)
     FORBIDDEN = ("forbidden", grpc.StatusCode.PERMISSION_DENIED, 403)
     NO_UPSTREAM = ("no_upstream", grpc.StatusCode.NOT_FOUND, 404)
+    LOOP = ("loop", grpc.StatusCode.FAILED_PRECONDITION, 400)
     METHOD = ("method", grpc.StatusCode.UNIMPLEMENTED, 405)
     SLOW = ("slow", grpc.StatusCode.DEADLINE_EXCEEDED, 408)
     TOO_LARGE = ("too_large", grpc.StatusCode.RESOURCE_EXHAUSTED, 413)

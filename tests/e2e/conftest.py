@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from bugsink_server import Bugsink, bugsink_in
+from collector_tools import Collector, collector_in
 
 from otel_triage.demo.provider import DemoProvider
 from otel_triage.demo.show import Process, running
@@ -72,16 +73,20 @@ class World:
         file.touch()
         return SinkProcess(self.start("sink", ["-m", "otel_triage.demo.sink", "--file", str(file)], {}), file)
 
-    def sidecar(self, **settings: str) -> tuple[Process, str]:
+    def collector(self, configuration: str, name: str = "collector", **env: str) -> Collector:
+        """The Collector with one of the shipped configurations, unchanged; `env` is what it reads."""
+        return self._stack.enter_context(collector_in(self.folder, configuration, env, name))
+
+    def sidecar(self, name: str = "sidecar", **settings: str) -> tuple[Process, str]:
         """A sidecar and the base URL of its HTTP listener."""
         env = {
             "OTEL_TRIAGE_GRPC_LISTEN": "127.0.0.1:0",
             "OTEL_TRIAGE_HTTP_LISTEN": "127.0.0.1:0",
             "OTEL_TRIAGE_ADMIN_LISTEN": "127.0.0.1:0",
-            "OTEL_TRIAGE_DATA_DIR": str(self.folder / "data"),
-            **{f"OTEL_TRIAGE_{name.upper()}": value for name, value in settings.items()},
+            "OTEL_TRIAGE_DATA_DIR": str(self.folder / f"{name}-data"),
+            **{f"OTEL_TRIAGE_{setting.upper()}": value for setting, value in settings.items()},
         }
-        process = self.start("sidecar", ["-m", "otel_triage.cli.main", "sidecar"], env)
+        process = self.start(name, ["-m", "otel_triage.cli.main", "sidecar"], env)
         return process, f"http://{process.line(r'listening grpc=(?:[^ ]+) http=([^ ]+)')[1]}"
 
     def metrics(self, sidecar: Process) -> str:

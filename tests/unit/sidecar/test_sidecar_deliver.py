@@ -21,6 +21,7 @@ from otel_triage.sidecar.deliver import Delivery, Item
 from otel_triage.sidecar.export_grpc import RETRYABLE_CODES, GrpcExporter
 from otel_triage.sidecar.export_http import HttpExporter, retry_after
 from otel_triage.sidecar.exporters import Accepted, Exporter, Outcome, Rejected, Retry
+from otel_triage.sidecar.loops import Loops
 from otel_triage.sidecar.metrics import Metrics
 from otel_triage.sidecar.signals import Signal
 from otel_triage.sidecar.store import Burial
@@ -30,8 +31,8 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["grpc", "http"])
 
 def exporter(sink: Sink, protocol: str, **headers: str) -> Exporter:
     if protocol == "grpc":
-        return GrpcExporter(sink.grpc_endpoint, headers, None)
-    return HttpExporter(sink.http_endpoint, headers, None)
+        return GrpcExporter(sink.grpc_endpoint, headers, None, Loops().hops)
+    return HttpExporter(sink.http_endpoint, headers, None, Loops().hops)
 
 
 class Path:
@@ -202,7 +203,7 @@ async def answer_to(status: int, headers: dict[str, str], body: bytes) -> Outcom
     with HTTPServer(("127.0.0.1", 0), Backend) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        target = HttpExporter(f"http://127.0.0.1:{server.server_port}", {}, None)
+        target = HttpExporter(f"http://127.0.0.1:{server.server_port}", {}, None, Loops().hops)
         outcome = await target.export(Signal.TRACES, traces("x"))
         await target.close()
         thread.join(5)
