@@ -8,9 +8,9 @@ compiled one by one, when first needed: most never are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_triage.facts.lazy import compiled
 from otel_triage.verdict.grams import gram_of
@@ -50,9 +50,9 @@ def _worth(words: tuple[str, ...]) -> tuple[int, int, int]:
     return min(shortest, _LONG), -len(words), shortest
 
 
-def _words(pattern: str) -> tuple[str, ...]:
-    """Words of which one stands in every text that a pattern without alternatives matches."""
-    best: tuple[str, ...] = ("",)
+def _needed(pattern: str) -> list[tuple[str, ...]]:
+    """Choices of words, the rarest first: one of each stands in all that the alternative matches."""
+    choices: list[tuple[str, ...]] = [("",), ("",)]
     run = ""
     at = 0
     while at < len(pattern):
@@ -64,7 +64,8 @@ def _words(pattern: str) -> tuple[str, ...]:
         if part["open"]:
             end = _close(pattern, at)
             if part["open"] in ("(", "(?:", "(?>"):
-                group = tuple(dict.fromkeys(word for one in _split(pattern[at:end]) for word in _words(one)))
+                parts = [_needed(one)[0] for one in _split(pattern[at:end])]
+                group = tuple(dict.fromkeys(word for part in parts for word in part))
             at = end + 1
         elif part["escaped"]:
             letter = part[0][1] if len(part[0]) == 2 and not part[0][1].isalnum() else ""
@@ -76,31 +77,42 @@ def _words(pattern: str) -> tuple[str, ...]:
             if repeat["optional"]:
                 letter, group = "", ("",)
         run += letter
-        best = max(best, (run,), group, key=_worth)
         if not letter or repeat:
+            choices += [(run,), group]
             run = ""
-    return best
+    return sorted([*choices, (run,)], key=_worth, reverse=True)
+
+
+class _Row(NamedTuple):
+    """A word of which an alternative needs one, and grams of which it needs one as well."""
+
+    gram: int
+    word: str
+    others: frozenset[int]
+    alternative: str
 
 
 @cache
-def _rows(pattern: str) -> tuple[tuple[int, str, str], ...]:
-    """Gram, word and alternative for all words of all alternatives."""
+def _rows(pattern: str) -> tuple[_Row, ...]:
     return tuple(
-        (gram_of(word), word, alternative) for alternative in _split(pattern) for word in _words(alternative)
+        _Row(gram_of(word), word, frozenset(map(gram_of, others)), alternative)
+        for alternative in _split(pattern)
+        for words, others, *_ in (_needed(alternative),)
+        for word in words
     )
 
 
-def _found(pattern: str, text: str, grams: Set[int]) -> Iterator[re.Match[str]]:
+def _found(pattern: str, text: str, grams: set[int]) -> Iterator[re.Match[str]]:
     """The first match of each alternative, in their order."""
     tried = ""
-    for gram, word, alternative in _rows(pattern):
-        if gram in grams and alternative is not tried and word in text:
+    for gram, word, others, alternative in _rows(pattern):
+        if gram in grams and alternative is not tried and word in text and not grams.isdisjoint(others):
             tried = alternative
             if found := compiled(alternative).search(text):
                 yield found
 
 
-def search(pattern: str, text: str, grams: Set[int]) -> str | None:
+def search(pattern: str, text: str, grams: set[int]) -> str | None:
     """What `re.search` finds of a pattern in a text, or None.
 
     Args:
@@ -112,6 +124,6 @@ def search(pattern: str, text: str, grams: Set[int]) -> str | None:
     return first[0] if first else None
 
 
-def occurs(pattern: str, text: str, grams: Set[int]) -> bool:
+def occurs(pattern: str, text: str, grams: set[int]) -> bool:
     """Whether `search` finds anything."""
     return next(_found(pattern, text, grams), None) is not None
