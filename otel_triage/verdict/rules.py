@@ -15,7 +15,7 @@ or status, so that a thousand of them cost no more than a hundred.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, overload
@@ -50,7 +50,8 @@ class Match:
     """The rule that won, how it ranked, and the facts that it rests on (`name=value`).
 
     `agreed` is whether another rule that matched says the same; `rival` the best one that says
-    something else, `contested` whether that one has the same tier and depth.
+    something else (where all is settled, none of the weak rules), `contested` whether that one has
+    the same tier and depth.
     """
 
     rule: Rule
@@ -270,6 +271,32 @@ def _by_rank(one: _Ranked) -> tuple[Rank, str]:
     return one[:2]
 
 
+def _ranked(rules: Iterable[Rule], facts: Facts) -> Iterator[_Ranked]:
+    """Those of the rules that match."""
+    for rule in rules:
+        if ranked := _rank(rule, facts):
+            yield ranked[0], rule.id, rule, ranked[1]
+
+
+def _match(found: list[_Ranked], facts: Facts) -> Match | None:
+    """The best of the rules that match."""
+    if not found:
+        return None
+    # Equal ranks are settled by name, so that the order of files never decides.
+    found.sort(key=_by_rank, reverse=True)
+    rank, _, best, where = found[0]
+    others = [one for one in found if one[2].verdict != best.verdict]
+    rival_rank, rival = (others[0][0], others[0][2]) if others else (None, None)
+    return Match(
+        best,
+        rank,
+        _told(best, facts, where),
+        agreed=len(others) < len(found) - 1,
+        rival=rival,
+        contested=rival_rank is not None and rival_rank[:2] == rank[:2],
+    )
+
+
 class RuleSet:
     """Rules, indexed by the first condition of each that an error can be looked up by."""
 
@@ -311,26 +338,16 @@ class RuleSet:
     def decide(self, error: LLMError) -> Match | None:
         """The best rule for an error; None where none matches."""
         facts = self._facts(error)
-        found: list[_Ranked] = []
+        strong: list[Rule] = []
+        weak: list[Rule] = []
         for number in self._candidates(facts):
             rule = self.rules[number]
-            if ranked := _rank(rule, facts):
-                found.append((ranked[0], rule.id, rule, ranked[1]))
-        if not found:
-            return None
-        # Equal ranks are settled by name, so that the order of files never decides.
-        found.sort(key=_by_rank, reverse=True)
-        rank, _, best, where = found[0]
-        others = [one for one in found if one[2].verdict != best.verdict]
-        rival_rank, rival = (others[0][0], others[0][2]) if others else (None, None)
-        return Match(
-            best,
-            rank,
-            _told(best, facts, where),
-            agreed=len(others) < len(found) - 1,
-            rival=rival,
-            contested=rival_rank is not None and rival_rank[:2] == rank[:2],
-        )
+            (weak if rule.weak else strong).append(rule)
+        found = list(_ranked(strong, facts))
+        match = _match(found, facts)
+        if match is None or not (match.settled and match.agreed):  # else a weak rule could change nothing
+            match = _match([*found, *_ranked(weak, facts)], facts)
+        return match
 
     def matches(self, rule_id: str, error: LLMError) -> bool:
         """Whether one rule, by itself, matches an error.
