@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from otel_triage.facts.providers import provider_of_host, provider_of_name
-from otel_triage.facts.wire import FACT_NAMES, read_facts
+from otel_triage.facts.wire import FACT_NAMES, read_fields
 from otel_triage.model import LLMError
 
 _RESENT: Final = "http.request.resend_count"
@@ -175,21 +175,20 @@ def _role(attributes: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[Role
     return (Role.CARRIER if any(key.startswith("gen_ai.") for key in attributes) else Role.OTHER), None
 
 
-def _provider(facts: LLMError) -> str | None:
+def _provider(name: str | None, host: str | None) -> str | None:
     """The provider by OpenTelemetry's name; the host decides where an SDK serves any endpoint."""
-    name = facts.provider
     if name:
         # Vercel writes the API behind the provider's name: openai.chat, anthropic.messages.
         first = name.split(".")[0]
         known = provider_of_name(name)
         name = known or (first in ("openai", "anthropic", "mistral") and provider_of_name(first)) or name
-    if name in (None, "openai") and facts.server_address:
-        return provider_of_host(facts.server_address) or name
+    if name in (None, "openai") and host:
+        return provider_of_host(host) or name
     return name
 
 
-def read_attributes(attributes: Mapping[str, Any], *, scope: str = "") -> Reading:
-    """What a span's (or log record's) attributes say, in whichever dialect they are written.
+def read_role(attributes: Mapping[str, Any], *, scope: str = "") -> tuple[Role, dict[str, Any]]:
+    """What a span's (or log record's) attributes say: what it is, and fields of `LLMError`.
 
     Args:
         attributes: Attribute names to plain values.
@@ -211,6 +210,12 @@ def read_attributes(attributes: Mapping[str, Any], *, scope: str = "") -> Readin
     role, operation = _role(attributes, found)
     if operation is not None:
         found[_OPERATION] = operation
-    facts = read_facts(found)
-    provider = _provider(facts)
-    return Reading(role, facts if provider == facts.provider else replace(facts, provider=provider))
+    facts = read_fields(found)
+    facts["provider"] = _provider(facts.get("provider"), facts.get("server_address"))
+    return role, facts
+
+
+def read_attributes(attributes: Mapping[str, Any], *, scope: str = "") -> Reading:
+    """`read_role` as a `Reading`."""
+    role, facts = read_role(attributes, scope=scope)
+    return Reading(role, LLMError(**facts))

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from otel_triage.facts.bodies import token_limits
-from otel_triage.facts.dialects import read_attributes
+from otel_triage.facts.dialects import read_role
 from otel_triage.facts.printed import printed_objects
 from otel_triage.facts.providers import provider_of_host
 from otel_triage.facts.stacktrace import Trace, read_stacktrace
@@ -213,25 +213,22 @@ def facts_of_text(
             except a status below 400: an error that came inside of a good answer.
         now: Unix time in seconds when it happened, for waits that are told as a point in time.
     """
-    tagged = read_attributes(_attributes(tags or {})).facts
+    tagged = read_role(_attributes(tags or {}))[1]
     found = read_exception(error_type, error_message, stacktrace, now=now)
     causes: tuple[Cause, ...] = found.get("causes", ())
     limit, asked = token_limits(found.get("message", ""))
     found |= {
-        "provider": provider_in(error_message) if tagged.provider is None else None,
+        "provider": provider_in(error_message) if tagged.get("provider") is None else None,
         "error_type": causes[0].type if causes else None,
         "context_limit": limit,
         "requested_tokens": asked,
         "stacktrace": stacktrace or None,
     }
-    kept = {
-        name: value
-        for name, value in found.items()
-        if name in ("causes", "message")
-        or getattr(tagged, name) is None
-        or (name == "status" and tagged.status is not None and tagged.status < 400)
-    }
-    return changed(tagged, kept)
+    for name, value in found.items():
+        inside = name == "status" and (tagged.get("status") or 400) < 400
+        if name in ("causes", "message") or tagged.get(name) is None or inside:
+            tagged[name] = value
+    return LLMError(**tagged)
 
 
 def unix_seconds(timestamp: object) -> float | None:

@@ -126,6 +126,8 @@ _STATUS_WORD: Final = re.compile(
     r"\b(RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED|INVALID_ARGUMENT|PERMISSION_DENIED|FAILED_PRECONDITION"
     r"|UNAUTHENTICATED|(?<=StatusCode\.)[A-Z_]{4,20})\b"
 )
+_STATUS_HINTS: Final = ("EXHAUSTED", "EXCEEDED", "ARGUMENT", "DENIED", "CONDITION", "UNAUTH", "StatusCode.")
+_LABELS: Final = ("ode", "ype", "eason")
 _LABELLED: Final = re.compile(
     r"\b(?:[Ee]rror[ _]?)?(?P<label>[Cc]ode|[Tt]ype|[Rr]eason)[\"']?\s?[:=]\s?[\"']?"
     r"(?P<word>[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+)\b"
@@ -221,13 +223,14 @@ def _codes_in(text: str, facts: Facts) -> None:
     """Codes that a text names as such."""
     if "_" not in text and "StatusCode." not in text and "UNAUTH" not in text:
         return
-    for found in _LABELLED.finditer(text[:_SCANNED]):
+    for found in _LABELLED.finditer(text[:_SCANNED]) if any(label in text for label in _LABELS) else ():
         if found["label"].lower() == "type":
             facts.type = facts.type or found["word"]
         else:
             facts.code = facts.code or found["word"]
-    if facts.code is None and (word := _STATUS_WORD.search(text[:_SCANNED])):
-        facts.code = word[1]
+    if facts.code is None and any(word in text for word in _STATUS_HINTS):
+        word = _STATUS_WORD.search(text[:_SCANNED])
+        facts.code = word[1] if word else None
 
 
 def _request_id(text: str) -> str | None:

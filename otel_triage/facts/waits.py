@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from otel_triage.facts.headers import retry_after_s
@@ -95,6 +96,7 @@ def _cued(text: str, cues: tuple[str, ...], pattern: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=64)  # a message is asked by facts, advice and fingerprint, one after the other
 def wait_in(text: str | None, now: float | None = None) -> float | None:
     """The wait that a text states, in seconds; None if it states none.
 

@@ -106,9 +106,9 @@ def _read(kind: type, value: Any) -> Any:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def read_facts(attributes: Mapping[str, Any]) -> LLMError:
-    """The facts that `fact_attributes` or a span of ours carries, as an `LLMError`."""
-    found = {}
+def read_fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that `fact_attributes` or a span of ours carries, as fields of `LLMError`."""
+    found: dict[str, Any] = {}
     for name, attribute in FACT_NAMES.items():
         if attribute in attributes and (value := _read(_TYPES[name], attributes[attribute])) is not None:
             found[name] = value
@@ -116,4 +116,9 @@ def read_facts(attributes: Mapping[str, Any]) -> LLMError:
         resent = _read(int, attributes.get("http.request.resend_count"))
         if resent is not None:
             found["attempts"] = resent + 1
-    return LLMError(**found)
+    return found
+
+
+def read_facts(attributes: Mapping[str, Any]) -> LLMError:
+    """`read_fields` as an `LLMError`."""
+    return LLMError(**read_fields(attributes))

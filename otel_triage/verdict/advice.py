@@ -179,7 +179,9 @@ def _render(template: str, words: dict[str, str], facts: dict[str, str], optiona
 
     chosen = _OPTIONAL.sub(choose, template)
     known = words | facts
-    text = _LEFT_OVER.sub("", _PLACE.sub(lambda place: known[place[1]], chosen))
+    text = _PLACE.sub(lambda place: known[place[1]], chosen)
+    if not text.isascii():
+        text = _LEFT_OVER.sub("", text)
     first = _PLACE.match(chosen)
     # A name is written as its owner writes it, also at the beginning of a sentence.
     return text if first and first[1] in facts else text[:1].upper() + text[1:]

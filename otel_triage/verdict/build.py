@@ -21,6 +21,7 @@ from otel_triage.facts.providers import canonical
 from otel_triage.model import BrokeAt, Cause, LLMError, Outcome, Owner, Retryable, Severity
 from otel_triage.verdict import data, table
 from otel_triage.verdict.index import index_of
+from otel_triage.verdict.names import plain
 from otel_triage.verdict.rule import read_rule
 
 HERE: Final = Path(__file__).parent
@@ -150,6 +151,8 @@ def _check_text(row: dict[str, Any]) -> Iterator[str]:
         written = row.get(key, "")
         if re.search("[A-Z]", re.sub(r"\\.", "", written)):
             yield f"{key} must be lower case, since it sees lower-case text"
+        if re.search(r"\(\?(?:P|[a-z])|\\[1-9]", written):
+            yield f"{key} has flags, a named group or a reference to a group: write it without"
         if re.search(r"(?<!\\)[.\]](?:\*|\+|\{\d+,\})", written):
             yield f"{key} has an unbounded repeat of a wide class; write .{{0,80}}"
         try:
@@ -192,13 +195,23 @@ def _packaged_rules() -> list[dict[str, Any]]:
     return rows
 
 
+def _example_texts() -> Iterator[str]:
+    """What the errors say that the rules name as examples, as keywords see it."""
+    for row in rule_rows():
+        for kind in sorted(_EXAMPLES):
+            for record in row.get(kind, ()):
+                yield plain(record.get("message") or "")
+                yield from (plain(cause.get("message") or "") for cause in record.get("causes", ()))
+
+
 def build() -> bytes:
     """The content of `data.json`."""
     rows = _packaged_rules()
-    index = index_of(
+    conditions = (
         (rule.code, rule.error_type or rule.cause, rule.finish_reason, rule.status, rule.keywords)
         for rule in map(read_rule, rows)
     )
+    index = index_of(conditions, _example_texts())
     content = {
         "package": version("otel-triage"),
         "taxonomy": taxonomy(),

@@ -15,16 +15,16 @@ or status, so that a thousand of them cost no more than a hundred.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, overload
 
 from otel_triage.facts.providers import canonical
 from otel_triage.model import LLMError
-from otel_triage.verdict import data
-from otel_triage.verdict.index import ALWAYS, FOREIGN, Index, index_of
+from otel_triage.verdict import data, pattern
+from otel_triage.verdict.grams import grams_of
+from otel_triage.verdict.index import Index, index_of, words_of
 from otel_triage.verdict.names import (
     LOCAL,
     NO_STATUS,
@@ -39,10 +39,10 @@ from otel_triage.verdict.names import (
 from otel_triage.verdict.rule import Rule, Tier, read_rule
 
 _STACK: Final = 1200
-_WORD: Final = re.compile(r"[a-z0-9]+")
-
 
 Rank = tuple[Tier, int, int, float]
+Found = tuple[int, str] | None
+"""Where a text of the error says what a rule looks for: depth (0: the message) and the words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Match:
     """The rule that won, how it ranked, and the facts that it rests on (`name=value`).
 
     `agreed` is whether another rule that matched says the same; `rival` the best one that says
-    something else, `contested` whether that one has the same tier and depth.
+    something else (where all is settled, none of the weak rules), `contested` whether that one has
+    the same tier and depth.
     """
 
     rule: Rule
@@ -80,11 +81,15 @@ class Facts:
         "classes",
         "codes",
         "finish",
+        "grams",
+        "keywords",
         "outcome",
         "outermost",
         "provider",
         "stack",
+        "stack_grams",
         "status",
+        "text",
         "texts",
     )
 
@@ -117,36 +122,44 @@ class Facts:
         self.stack = (error.stacktrace or "")[-_STACK:].lower()
         self.texts = [plain(error.message or "")]
         self.texts += [plain(cause.message) for cause in error.causes]
+        self.text = "\n".join(dict.fromkeys(self.texts))
+        self.grams = grams_of(self.text)
+        self.stack_grams: set[int] | None = None
+        self.keywords: dict[str, Sequence[int]] = {}
 
-    def found(self, rule: Rule) -> tuple[int, str] | None:
-        """Where a text of the error says what the rule looks for: depth (0: the message) and the words."""
+    def found(self, rule: Rule) -> Found:
+        """Where a text of the error says what the rule looks for."""
+        places = _places(rule)
+        words = [word for word in self.keywords if word in places]
+        if not words:
+            return None
+        words.sort(key=places.__getitem__)
         for depth in (0, *range(len(self.texts) - 1, 0, -1)):
             text = self.texts[depth]
-            hit = _said(rule, text)
-            if hit is not None:
-                vetoed = rule.veto and any(_compiled(rule.veto).search(other) for other in self.texts)
-                return None if vetoed else (depth, hit)
+            for word in words:
+                if word in text:
+                    hit = pattern.search(rule.pattern, text, self.grams) if rule.pattern else word
+                    if hit is not None:
+                        return None if self._vetoed(rule) else (depth, hit)
+                    break
         return None
 
+    def in_stack(self, wanted: str) -> bool:
+        """Whether the end of the stack trace shows a pattern."""
+        if not self.stack:
+            return False
+        if self.stack_grams is None:
+            self.stack_grams = grams_of(self.stack)
+        return pattern.occurs(wanted, self.stack, self.stack_grams)
 
-def _said(rule: Rule, text: str) -> str | None:
-    """The words of a text that the rule looks for."""
-    for word in rule.keywords:
-        if word in text:
-            if not rule.pattern:
-                return word
-            hit = _compiled(rule.pattern).search(text)
-            return hit[0] if hit else None
-    return None
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+    def _vetoed(self, rule: Rule) -> bool:
+        return bool(rule.veto) and any(
+            pattern.occurs(rule.veto, text, self.grams) for text in dict.fromkeys(self.texts)
+        )
 
 
-def _rank(rule: Rule, facts: Facts) -> Rank | None:
-    """How the rule ranks for these facts; None if it does not match."""
+def _rank(rule: Rule, facts: Facts) -> tuple[Rank, Found] | None:
+    """How the rule ranks for these facts, and where a text says so; None if it does not match."""
     if (
         (rule.provider and facts.provider not in rule.provider)
         or (rule.status and facts.status not in rule.status)
@@ -157,9 +170,10 @@ def _rank(rule: Rule, facts: Facts) -> Rank | None:
         or (rule.outcome and facts.outcome not in rule.outcome)
     ):
         return None
-    if rule.stack and not _compiled(rule.stack).search(facts.stack):
+    if rule.stack and not facts.in_stack(rule.stack):
         return None
     depth = 0
+    where: Found = None
     if rule.cause:
         depth = max((facts.classes[name] for name in rule.cause if name in facts.classes), default=-1)
         if depth < 0:
@@ -171,7 +185,7 @@ def _rank(rule: Rule, facts: Facts) -> Rank | None:
             return None
         said = said or where[0] == 0
         depth = max(depth, where[0])
-    return _tier(rule, said), depth, _specificity(rule), rule.confidence
+    return (_tier(rule, said), depth, _specificity(rule), rule.confidence), where
 
 
 def _tier(rule: Rule, said: bool) -> Tier:
@@ -187,6 +201,12 @@ def _tier(rule: Rule, said: bool) -> Tier:
 
 
 @cache
+def _places(rule: Rule) -> dict[str, int]:
+    """The rule's keywords, each with its place among them."""
+    return {keyword: place for place, keyword in enumerate(rule.keywords)}
+
+
+@cache
 def _specificity(rule: Rule) -> int:
     # A class of statuses is too wide to count, and "none" only keeps a rule away from answers.
     exact = len(rule.status) in range(1, 100) and NO_STATUS not in rule.status
@@ -197,7 +217,7 @@ def _specificity(rule: Rule) -> int:
     return sum(1 for condition in conditions if condition)
 
 
-def _told(rule: Rule, facts: Facts) -> tuple[str, ...]:
+def _told(rule: Rule, facts: Facts, where: Found) -> tuple[str, ...]:
     """The facts that a matching rule rests on, for a person to read."""
     told = []
     if rule.provider:
@@ -216,7 +236,7 @@ def _told(rule: Rule, facts: Facts) -> tuple[str, ...]:
         told.append(f"broke_at={facts.broke_at}")
     if rule.outcome:
         told.append(f"outcome={facts.outcome}")
-    if rule.keywords and (where := facts.found(rule)):
+    if where:
         told.append(f"{'cause text' if where[0] else 'message'}~{where[1][:60]!r}")
     return tuple(told)
 
@@ -244,8 +264,37 @@ class _Packaged(Sequence[Rule]):
         return self._read[number]
 
 
-def _by_rank(one: tuple[Rank, str, Rule]) -> tuple[Rank, str]:
-    return one[0], one[1]
+_Ranked = tuple[Rank, str, Rule, Found]
+
+
+def _by_rank(one: _Ranked) -> tuple[Rank, str]:
+    return one[:2]
+
+
+def _ranked(rules: Iterable[Rule], facts: Facts) -> Iterator[_Ranked]:
+    """Those of the rules that match."""
+    for rule in rules:
+        if ranked := _rank(rule, facts):
+            yield ranked[0], rule.id, rule, ranked[1]
+
+
+def _match(found: list[_Ranked], facts: Facts) -> Match | None:
+    """The best of the rules that match."""
+    if not found:
+        return None
+    # Equal ranks are settled by name, so that the order of files never decides.
+    found.sort(key=_by_rank, reverse=True)
+    rank, _, best, where = found[0]
+    others = [one for one in found if one[2].verdict != best.verdict]
+    rival_rank, rival = (others[0][0], others[0][2]) if others else (None, None)
+    return Match(
+        best,
+        rank,
+        _told(best, facts, where),
+        agreed=len(others) < len(found) - 1,
+        rival=rival,
+        contested=rival_rank is not None and rival_rank[:2] == rank[:2],
+    )
 
 
 class RuleSet:
@@ -257,57 +306,48 @@ class RuleSet:
             (rule.code, rule.error_type or rule.cause, rule.finish_reason, rule.status, rule.keywords)
             for rule in self.rules
         )
-        self._spoken = {code for code in self._index["code"] if SPOKEN_CODE.fullmatch(code)}
+        self._by_gram: dict[int, list[tuple[str, str, list[int]]]] = {
+            int(gram): rows for gram, rows in self._index["keyword"].items()
+        }
+        self._spoken = frozenset(filter(SPOKEN_CODE.fullmatch, self._index["code"]))
 
     def _facts(self, error: LLMError) -> Facts:
-        """The facts of an error, with the codes that its texts name."""
+        """The facts of an error, with the codes and keywords that its texts name."""
         facts = Facts(error)
-        for text in facts.texts:
-            facts.codes |= self._spoken.intersection(SPOKEN_CODE.findall(text))
+        text, keywords, by_gram = facts.text, facts.keywords, self._by_gram
+        words = words_of(text)
+        for gram in by_gram.keys() & facts.grams:
+            for keyword, anchor, numbers in by_gram[gram]:
+                if keyword in text:
+                    keywords[keyword] = numbers if not anchor or anchor in words else ()
+        if spoken := keywords.keys() & self._spoken:
+            facts.codes |= spoken.intersection(SPOKEN_CODE.findall(text))
         return facts
 
     def _candidates(self, facts: Facts) -> set[int]:
         """The numbers of the rules that could match."""
         index = self._index
-        found = set(index["status"].get(str(facts.status), ()))
+        found = set(index["always"].get("", ()))
+        found.update(index["status"].get(str(facts.status), ()))
         for kind, names in (("code", facts.codes), ("class", facts.classes), ("finish", facts.finish)):
             for name in names:
                 found.update(index[kind].get(name, ()))
-        text = "\n".join(facts.texts)
-        words = set(_WORD.findall(text))
-        words.add(ALWAYS)
-        if not text.isascii():
-            words.add(FOREIGN)
-        by_word = index["word"]
-        for word in words & by_word.keys():
-            for keyword, numbers in by_word[word].items():
-                if keyword in text:
-                    found.update(numbers)
+        found.update(*facts.keywords.values())
         return found
 
     def decide(self, error: LLMError) -> Match | None:
         """The best rule for an error; None where none matches."""
         facts = self._facts(error)
-        found: list[tuple[Rank, str, Rule]] = []
+        strong: list[Rule] = []
+        weak: list[Rule] = []
         for number in self._candidates(facts):
             rule = self.rules[number]
-            if rank := _rank(rule, facts):
-                found.append((rank, rule.id, rule))
-        if not found:
-            return None
-        # Equal ranks are settled by name, so that the order of files never decides.
-        found.sort(key=_by_rank, reverse=True)
-        rank, _, best = found[0]
-        others = [one for one in found if one[2].verdict != best.verdict]
-        rival_rank, _, rival = others[0] if others else (None, "", None)
-        return Match(
-            best,
-            rank,
-            _told(best, facts),
-            agreed=len(others) < len(found) - 1,
-            rival=rival,
-            contested=rival_rank is not None and rival_rank[:2] == rank[:2],
-        )
+            (weak if rule.weak else strong).append(rule)
+        found = list(_ranked(strong, facts))
+        match = _match(found, facts)
+        if match is None or not (match.settled and match.agreed):  # else a weak rule could change nothing
+            match = _match([*found, *_ranked(weak, facts)], facts)
+        return match
 
     def matches(self, rule_id: str, error: LLMError) -> bool:
         """Whether one rule, by itself, matches an error.

@@ -79,6 +79,14 @@ def _powers() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     return base, inverse
 
 
+@cache
+def _weights() -> Floats:
+    """The weight of an n-gram by how often it stands in a document."""
+    np = _numpy()
+    weights: Floats = np.log1p(np.arange(len(_SIZES) * _BYTES + 1, dtype=np.float32))
+    return weights
+
+
 def features(text: str) -> tuple[NDArray[np.intp], Floats]:
     """The n-grams of a document: their buckets, ascending, and a weight each; the weights' norm is 1.
 
@@ -105,7 +113,7 @@ def features(text: str) -> tuple[NDArray[np.intp], Floats]:
     hashes *= np.uint32(0xC2B2AE35)
     counts = np.bincount(hashes >> np.uint32(32 - BITS), minlength=1 << BITS)
     buckets = (counts > 0).nonzero()[0]  # of booleans: three times as fast
-    weights = np.log1p(counts[buckets].astype(np.float32))
+    weights = _weights()[counts[buckets]]
     weights /= max(float(np.sqrt(weights @ weights)), 1e-9)
     return buckets, weights
 
@@ -188,12 +196,11 @@ def predict(error: LLMError) -> tuple[Candidate, ...]:
     text = document(error)
     if not text:
         return ()
-    found = model.probabilities(text)
-    best = found.argsort(kind="stable")[::-1][:_CANDIDATES]
+    found: list[float] = model.probabilities(text).tolist()
     candidates = []
-    for number in best:
+    for number in sorted(range(len(found)), key=found.__getitem__)[: -_CANDIDATES - 1 : -1]:
         category, _, reason = model.classes[number].partition("/")
-        candidates.append(Candidate(category=category, reason=reason, confidence=float(found[number])))
+        candidates.append(Candidate(category=category, reason=reason, confidence=found[number]))
     return tuple(candidates)
 
 
