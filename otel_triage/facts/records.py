@@ -64,6 +64,7 @@ _CODE_AS_TYPE: Final = re.compile(r"[a-z]+(?:_[a-z]+)+")
 # A stack trace that stands in the text of an error.
 _PRINTED_TRACE: Final = re.compile(
     r"Traceback \(most recent call last\)|\n[ \t]{1,8}at \S|\nStack trace:\n#0 "
+    r"|\\n(?:\\+t|[ ]{1,8})at \S"
 )
 _ADDRESS: Final = re.compile(
     r"(?:https?://|host=')(?P<host>[\w.-]{4,100})(?::\d+)?(?P<path>/[^\s'\"?]{0,200})?"
@@ -150,7 +151,7 @@ def read_exception(
     printed = stacktrace or (message if _PRINTED_TRACE.search(message) else "")
     trace = read_stacktrace(printed) if printed else Trace()
     causes = causes_told(name, message, trace)
-    own = message or ("" if causes else description)
+    own = message or (causes[0].message if causes else description)
     texts = [text for text in (own, *(cause.message for cause in causes[1:]), description) if text]
     told = [told_by(text, now) for text in texts]
     bodies = [one.body for one in told]

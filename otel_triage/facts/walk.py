@@ -72,6 +72,7 @@ _GRPC: Final = (
 )  # fmt: skip
 _CANONICAL: Final = re.compile(r"[A-Z][A-Z_]{2,40}")
 _WORD: Final = re.compile(r"[A-Za-z][\w.-]{2,80}")
+_DAY: Final = re.compile(r"20\d\d-\d\d-\d\d[\dT:.Z+ -]{0,24}\Z")
 
 
 @dataclass(slots=True)
@@ -86,6 +87,7 @@ class Facts:
     request_id: str | None = None
     wait: float | None = None
     quotas: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what else belongs to the message: warnings, when a limit resets
     enveloped: bool = False  # it came out of a member that holds errors only
 
     @property
@@ -114,6 +116,7 @@ class Facts:
         if self.wait is None:
             self.wait = other.wait
         self.quotas += tuple(quota for quota in other.quotas if quota not in self.quotas)
+        self.notes += tuple(note for note in other.notes if note not in self.notes)
 
     def body(self) -> ErrorBody:
         """The finished record; a day's quota before a minute's, since it is the one that lasts."""
@@ -121,6 +124,9 @@ class Facts:
         message = self.message
         if quotas and message and quotas[0] not in message:
             message = f"{message} [{', '.join(quotas[:3])}]"
+        for note in self.notes[:3]:
+            if message and note not in message and not (note.startswith("resets") and "reset" in message):
+                message = f"{message} ({note})"
         return ErrorBody(
             code=self.code,
             status=self.status,
@@ -251,7 +257,7 @@ class Walk:
         return found
 
     def _value(self, role: str, value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 1:  # Rust: Some("x")
+        if isinstance(value, list) and len(value) == 1 and role != "notes":  # Rust: Some("x")
             value = value[0]
         if role in ("message", "request_id"):
             return text_of_value(value)
@@ -274,6 +280,14 @@ class Walk:
             return value if isinstance(value, Mapping) else None
         if role == "until":
             return seconds_until(value, self._now)
+        if role == "date":
+            return (f"resets at {value}",) if isinstance(value, str) and _DAY.match(value) else None
+        if role == "notes":
+            return (
+                tuple(note[:300] for note in value[:3] if isinstance(note, str))
+                if isinstance(value, list)
+                else None
+            )
         seconds = seconds_of(value)
         return seconds / 1000 if seconds is not None and role == "wait_ms" else seconds
 
@@ -297,7 +311,12 @@ class Walk:
             message=message,
             request_id=best.get("request_id"),
             wait=best.get("wait", best.get("wait_ms", best.get("until"))),
+            notes=best.get("notes", ()) + best.get("date", ()),
         )
+        if (
+            facts.param and facts.message and facts.param.count(" ") > 2
+        ):  # Xiaomi MiMo: the reason stands there
+            facts.notes += (facts.param[:300],)
         if "headers" in best:
             self._headers(best["headers"], facts)
         if "@type" in data or "violations" in data or "fieldViolations" in data:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from otel_triage.facts.records import facts_of_text
 
 
@@ -23,3 +25,18 @@ def test_the_stack_trace_of_its_own_is_preferred() -> None:
 def test_a_class_in_front_of_a_printed_message_is_named() -> None:
     error = facts_of_text("", "{'error': \"acme.PlanError: no plan\", 'success': False}")
     assert ([cause.type for cause in error.causes], error.message) == (["acme.PlanError"], "no plan")
+
+
+def test_a_stack_trace_in_a_json_log_line_is_read() -> None:
+    trace = 'Traceback (most recent call last):\n  File "a.py", line 4, in f\nhttpx.ReadTimeout: slow'
+    error = facts_of_text("", json.dumps({"message": "call failed", "exc_info": trace}))
+    assert ([cause.type for cause in error.causes], error.message) == (["httpx.ReadTimeout"], "call failed")
+
+
+def test_a_body_in_the_stack_trace_alone_is_read() -> None:
+    stack = (
+        'Traceback (most recent call last):\n  File "a.py", line 4, in f\n'
+        "openai.RateLimitError: Error code: 429 - {'error': {'code': 'insufficient_quota', 'message': 'none'}}"
+    )
+    error = facts_of_text("", "", stack)
+    assert (error.status, error.code, error.message) == (429, "insufficient_quota", "none")
