@@ -36,7 +36,7 @@ def test_a_stack_trace_in_a_json_log_line_is_read() -> None:
 def test_a_body_in_the_stack_trace_alone_is_read() -> None:
     stack = (
         'Traceback (most recent call last):\n  File "a.py", line 4, in f\n'
-        "openai.RateLimitError: Error code: 429 - {'error': {'code': 'insufficient_quota', 'message': 'none'}}"
+        "openai.RateLimitError: Error code: 429 - {'error': {'code': 'insufficient_quota', 'message': 'x'}}"
     )
     error = facts_of_text("", "", stack)
-    assert (error.status, error.code, error.message) == (429, "insufficient_quota", "none")
+    assert (error.status, error.code, error.message) == (429, "insufficient_quota", "x")
