@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -66,6 +67,13 @@ _PRINTED_TRACE: Final = re.compile(
     r"Traceback \(most recent call last\)|\n[ \t]{1,8}at \S|\nStack trace:\n#0 "
     r"|\\n(?:\\+t|[ ]{1,8})at \S"
 )
+# A cause that stands in the text of what wraps it: Spring, .NET, Java and Node.
+_INLINE: Final = re.compile(
+    r"(?:; nested exception is | ---> |\bCaused by: |\[cause\]: )"
+    r"(?P<class>(?:[A-Za-z_]\w{0,60}[.:\\]{1,2}){0,10}[A-Z]\w{2,80}) ?(?:\(\d{1,10}\))?"
+    r"(?:: (?P<message>[^\n]{1,1000}))?"
+)
+_INLINE_HINTS: Final = ("nested exception is ", " ---> ", "Caused by: ", "[cause]: ")
 _ADDRESS: Final = re.compile(
     r"(?:https?://|host=')(?P<host>[\w.-]{4,100})(?::\d+)?(?P<path>/[^\s'\"?]{0,200})?"
 )
@@ -95,6 +103,14 @@ def causes_told(name: str, message: str, trace: Trace) -> tuple[Cause, ...]:
     if trace.causes and _short(trace.causes[0].type) == _short(name):
         return (replace(first, type=max(name, trace.causes[0].type, key=len)), *trace.causes[1:])
     return (first, *trace.causes)
+
+
+def _causes_inside(text: str) -> tuple[Cause, ...]:
+    """The causes that a wrapper's text names, outermost first."""
+    if not any(hint in text for hint in _INLINE_HINTS):
+        return ()
+    found = islice(_INLINE.finditer(text[:MESSAGE_LIMIT]), 6)
+    return tuple(Cause(one["class"], (one["message"] or "").strip()) for one in found)
 
 
 @lru_cache(maxsize=1024)
@@ -151,6 +167,8 @@ def read_exception(
     printed = stacktrace or (message if _PRINTED_TRACE.search(message) else "")
     trace = read_stacktrace(printed) if printed else Trace()
     causes = causes_told(name, message, trace)
+    if len(causes) < 2 and (inside := _causes_inside(message)):
+        causes = (*(causes or [Cause(one) for one in told_by(message, now).classes[:1]]), *inside)
     own = message or (causes[0].message if causes else description)
     texts = [text for text in (own, *(cause.message for cause in causes[1:]), description) if text]
     told = [told_by(text, now) for text in texts]

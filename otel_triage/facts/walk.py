@@ -229,6 +229,8 @@ class Walk:
                 break
             if value is None or value == "" or not isinstance(name, str):
                 continue
+            if name == "error" and isinstance(value, str) and ("level" in data or "severity" in data):
+                name = "err"  # a log line, whose message says what was tried
             for role, rank in roles(name):
                 if role == "child":
                     if isinstance(value, (dict, list, tuple, Mapping)) or (

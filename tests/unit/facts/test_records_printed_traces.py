@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from otel_triage.facts.records import facts_of_text
+from otel_triage.model import Cause
 
 
 def test_a_stack_trace_in_the_message_is_read() -> None:
@@ -40,3 +41,21 @@ def test_a_body_in_the_stack_trace_alone_is_read() -> None:
     )
     error = facts_of_text("", "", stack)
     assert (error.status, error.code, error.message) == (429, "insufficient_quota", "x")
+
+
+def test_a_cause_in_the_text_of_its_wrapper_is_a_link_of_the_chain() -> None:
+    # https://docs.spring.io/spring-framework/docs/5.3.x/javadoc-api/org/springframework/core/NestedRuntimeException.html
+    text = "I/O error on POST request; nested exception is java.net.SocketTimeoutException: Read timed out"
+    assert facts_of_text("org.springframework.web.client.ResourceAccessException", text).causes == (
+        Cause("org.springframework.web.client.ResourceAccessException", text),
+        Cause("java.net.SocketTimeoutException", "Read timed out"),
+    )
+    # https://learn.microsoft.com/dotnet/api/system.exception.tostring
+    text = "System.Net.Http.HttpRequestException: Failed ---> System.Net.Sockets.SocketException (1): Refused"
+    assert facts_of_text("", text).causes == (
+        Cause("System.Net.Http.HttpRequestException"),
+        Cause("System.Net.Sockets.SocketException", "Refused"),
+    )
+    assert facts_of_text("Error", "rewritten ---> see Notes: none").causes == (
+        Cause("Error", "rewritten ---> see Notes: none"),
+    )

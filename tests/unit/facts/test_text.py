@@ -60,6 +60,11 @@ TEXTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {"message": "read tcp 192.0.2.4:41234: connection reset by peer"},
         (),
     ),
+    "a log line in JSON with the error beside the message": (
+        '{"level":"error","msg":"completion failed","error":"no such deployment: a"}',
+        {"message": "no such deployment: a"},
+        (),
+    ),
     "pydantic-ai": (
         # https://github.com/coleam00/ottomator-agents/issues/28
         "status_code: 429, model_name: gpt-4.1-mini, body: {'message': 'Too fast', 'type': 'requests', 'code': 'c'}",
