@@ -53,14 +53,22 @@ def short(name: str) -> str:
     return _PATH.split(name)[-1]
 
 
-_FAMILY: Final = re.compile(r"([A-Z][a-z0-9]+)(?:Error|Exception|Failure|Warning)$")
+_SUFFIX: Final = re.compile(r"(?:Error|Exception|Failure|Warning)$")
+_CAPITALS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]+")
 
 
 @lru_cache(maxsize=1024)
-def family(name: str) -> str:
-    """What a class calls itself at its end: `*Configuration` of `LlmConfigurationError`; else empty."""
-    found = _FAMILY.search(name)
-    return f"*{found[1]}" if found else ""
+def families(name: str) -> tuple[str, ...]:
+    """What a class calls itself at its end, in one, two and three words.
+
+    `*Exceeded`, `*LimitExceeded` and `*RateLimitExceeded` of `RateLimitExceededError`; nothing for a
+    name of another kind.
+    """
+    stem = _SUFFIX.sub("", short(name))
+    if stem == short(name) and not stem.endswith("Exceeded"):
+        return ()
+    words = _CAPITALS.findall(stem)[-3:]
+    return tuple("*" + "".join(words[at:]) for at in range(len(words)))
 
 
 @cache

@@ -30,7 +30,7 @@ from otel_triage.verdict.names import (
     NO_STATUS,
     SPOKEN_CODE,
     class_in,
-    family,
+    families,
     named_classes,
     plain,
     short,
@@ -98,13 +98,15 @@ class Facts:
         names = [error.error_type or "", *(cause.type for cause in error.causes)]
         for depth, name in enumerate(names):
             if name:
-                self.classes[name] = self.classes[short(name)] = self.classes[family(name)] = depth
+                for one in (name, short(name), *families(name)):
+                    self.classes[one] = depth
         outer = names[0] or (names[1] if len(names) > 1 else "")
         self.outermost = {outer, short(outer)}
         told = named_classes(error.message or "")
         for name in told:
             self.classes.setdefault(name, 0)
-            self.classes.setdefault(family(name), 0)
+            for one in families(name):
+                self.classes.setdefault(one, 0)
         for word in (error.code, error.type):  # logs and servers print a class as the type
             if word and (name := class_in(word)):
                 self.classes.setdefault(name, 0)
