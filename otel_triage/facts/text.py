@@ -97,7 +97,7 @@ _PREFIXES: Final = tuple(
         # RateLimitError - …"; a class in front of a text in Python, Java, .NET, Ruby and PHP
         ("", rf"(?:Uncaught |\[?\w+Exception )?(?P<class>{_CLASS})(?: \[\w+\])?(?:: ?| - )"),
         # Anthropic's and OpenAI's types and codes in front of the text, as gateways print them
-        ("_", r"(?P<word>[a-z]+(?:_[a-z]+)+)(?:: | - )"),
+        ("_", r"(?!(?:finish|stop)_reason)(?P<word>[a-z]+(?:_[a-z]+)+)(?:: | - )"),
         (
             "rror: ",
             r"(?:(?:API|LLM|Model|Provider|Upstream|Agent|Unexpected|Unknown|OpenAI|Anthropic|Gemini) ){0,3}"
