@@ -44,6 +44,19 @@ def plain(text: str) -> str:
     return " ".join(text.replace("\u2019", "'").lower().split())
 
 
+_PARAM: Final = re.compile(r"[a-z_]\w*")
+
+
+def param_names(param: str) -> frozenset[str]:
+    """A parameter's path and the name that it begins with, in lower case.
+
+    `messages[0].content` is `messages` as well, and so is FastAPI's `body.messages.0.content`.
+    """
+    path = param.strip().lower().removeprefix("body.")
+    begins = _PARAM.match(path)
+    return frozenset((path, begins[0])) if begins else frozenset((path,))
+
+
 _PATH: Final = re.compile(r"[.:$\\\\]+")
 
 

@@ -32,6 +32,7 @@ from otel_triage.verdict.names import (
     class_in,
     families,
     named_classes,
+    param_names,
     plain,
     short,
     statuses,
@@ -82,6 +83,7 @@ class Facts:
         "finish",
         "outcome",
         "outermost",
+        "params",
         "provider",
         "stack",
         "status",
@@ -94,6 +96,7 @@ class Facts:
         self.finish = {reason.lower() for reason in error.finish_reasons or ()}
         self.broke_at = error.broke_at
         self.outcome = error.outcome
+        self.params = param_names(error.param) if error.param else frozenset()
         self.classes: dict[str, int] = {}
         names = [error.error_type or "", *(cause.type for cause in error.causes)]
         for depth, name in enumerate(names):
@@ -157,6 +160,7 @@ def _rank(rule: Rule, facts: Facts) -> Rank | None:
         or (rule.finish_reason and rule.finish_reason.isdisjoint(facts.finish))
         or (rule.broke_at and facts.broke_at not in rule.broke_at)
         or (rule.outcome and facts.outcome not in rule.outcome)
+        or (rule.param and rule.param.isdisjoint(facts.params))
     ):
         return None
     if rule.stack and not _compiled(rule.stack).search(facts.stack):
@@ -194,7 +198,7 @@ def _specificity(rule: Rule) -> int:
     exact = len(rule.status) in range(1, 100) and NO_STATUS not in rule.status
     conditions = (
         rule.provider, exact, rule.code, rule.error_type, rule.cause, rule.finish_reason, rule.broke_at,
-        rule.outcome, rule.keywords, rule.stack,
+        rule.outcome, rule.param, rule.keywords, rule.stack,
     )  # fmt: skip
     return sum(1 for condition in conditions if condition)
 
@@ -218,6 +222,8 @@ def _told(rule: Rule, facts: Facts) -> tuple[str, ...]:
         told.append(f"broke_at={facts.broke_at}")
     if rule.outcome:
         told.append(f"outcome={facts.outcome}")
+    if rule.param:
+        told.append(f"param={min(rule.param & facts.params)}")
     if rule.keywords and (where := facts.found(rule)):
         told.append(f"{'cause text' if where[0] else 'message'}~{where[1][:60]!r}")
     return tuple(told)
