@@ -70,7 +70,10 @@ _GRPC: Final = (
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
     "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
-_CANONICAL: Final = re.compile(r"[A-Z][A-Z_]{2,40}")
+# Google's status; ElevenLabs' and others' words. What a response or a run is in the middle of is no error.
+_CANONICAL: Final = re.compile(
+    r"[A-Z][A-Z_]{2,40}|(?!in_progress|requires_action|not_started)[a-z]{2,20}(?:_[a-z]{2,20}){1,5}"
+)
 _WORD: Final = re.compile(r"[A-Za-z][\w.-]{2,80}")
 _DAY: Final = re.compile(r"20\d\d-\d\d-\d\d[\dT:.Z+ -]{0,24}\Z")
 
@@ -265,7 +268,7 @@ class Walk:
             return text_of_value(value)
         if role == "code":
             return code_of(value)
-        if role == "canonical":  # Google's status; "failed" is the state of a response and no code
+        if role == "canonical":  # "failed" is the state of a response and no code
             return value if isinstance(value, str) and _CANONICAL.fullmatch(value) else None
         if role == "number":  # MiniMax
             return None if isinstance(value, str) and not value.isdecimal() else code_of(value)

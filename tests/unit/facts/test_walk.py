@@ -368,6 +368,15 @@ BODIES: dict[str, tuple[Any, ErrorBody]] = {
         {"error": "unknown error", "warnings": ["There was an inference error: CUDA out of memory"]},
         ErrorBody(message="unknown error (There was an inference error: CUDA out of memory)"),
     ),
+    "elevenlabs: a code in status": (
+        # https://elevenlabs.io/docs/developers/resources/error-messages
+        {"detail": {"status": "voice_not_found", "message": "A voice was not found."}},
+        ErrorBody(code="voice_not_found", message="A voice was not found."),
+    ),
+    "a run's state is no code": (
+        {"status": "requires_action", "error": {"message": "No answer in time."}},
+        ErrorBody(message="No answer in time."),
+    ),
     "warnings that are no texts": (
         {"error": "unknown error", "warnings": [1, {"a": 2}]},
         ErrorBody(message="unknown error"),
