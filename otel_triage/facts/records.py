@@ -17,7 +17,7 @@ from otel_triage.facts.printed import printed_objects
 from otel_triage.facts.providers import provider_of_host
 from otel_triage.facts.stacktrace import Trace, read_stacktrace
 from otel_triage.facts.text import Told, finish, read_text
-from otel_triage.facts.values import MESSAGE_LIMIT
+from otel_triage.facts.values import MESSAGE_LIMIT, status_of_phrase
 from otel_triage.facts.walk import ErrorBody, Walk
 from otel_triage.facts.wire import FACT_NAMES
 from otel_triage.model import Cause, LLMError
@@ -73,6 +73,8 @@ _INLINE: Final = re.compile(
     r"(?P<class>(?:[A-Za-z_]\w{0,60}[.:\\]{1,2}){0,10}[A-Z]\w{2,80}) ?(?:\(\d{1,10}\))?"
     r"(?:: (?P<message>[^\n]{1,1000}))?"
 )
+# FastAPI's answer to its own client (starlette/exceptions.py): no status of a provider.
+_OWN_STATUS: Final = "500: "
 _INLINE_HINTS: Final = ("nested exception is ", " ---> ", "Caused by: ", "[cause]: ")
 _ADDRESS: Final = re.compile(
     r"(?:https?://|host=')(?P<host>[\w.-]{4,100})(?::\d+)?(?P<path>/[^\s'\"?]{0,200})?"
@@ -170,6 +172,8 @@ def read_exception(
     if len(causes) < 2 and (inside := _causes_inside(message)):
         causes = (*(causes or [Cause(one) for one in told_by(message, now).classes[:1]]), *inside)
     own = message or (causes[0].message if causes else description)
+    if own.startswith(_OWN_STATUS) and _short(name) == "HTTPException" and not status_of_phrase(own[5:]):
+        own = own[5:]
     texts = [text for text in (own, *(cause.message for cause in causes[1:]), description) if text]
     told = [told_by(text, now) for text in texts]
     bodies = [one.body for one in told]

@@ -59,3 +59,13 @@ def test_a_cause_in_the_text_of_its_wrapper_is_a_link_of_the_chain() -> None:
     assert facts_of_text("Error", "rewritten ---> see Notes: none").causes == (
         Cause("Error", "rewritten ---> see Notes: none"),
     )
+
+
+def test_an_application_s_own_500_is_no_status_of_a_provider() -> None:
+    # https://github.com/encode/starlette/blob/master/starlette/exceptions.py: "500: detail"
+    own = facts_of_text("fastapi.exceptions.HTTPException", "500: The model returned no text")
+    assert (own.status, own.message) == (None, "The model returned no text")
+    inner = facts_of_text("fastapi.exceptions.HTTPException", "500: Error code: 429 - slow down")
+    assert (inner.status, inner.message) == (429, "slow down")
+    assert facts_of_text("HTTPException", "500: Internal Server Error").status == 500
+    assert facts_of_text("HTTPException", "404: no such deployment").status == 404
