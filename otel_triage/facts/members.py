@@ -49,8 +49,12 @@ _MEMBERS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "resetinseconds": (("wait", 2),),
     "resetafter": (("wait", 2),),
     "estimatedtime": (("wait", 3),),  # Hugging Face, while a model loads
-    "resetsat": (("until", 0),),
-    "resetat": (("until", 0),),
+    "resetsat": (("until", 0), ("date", 0)),
+    "resetat": (("until", 0), ("date", 0)),
+    "resettime": (("until", 1), ("date", 1)),
+    "resetdate": (("until", 1), ("date", 1)),
+    "retryat": (("until", 1), ("date", 1)),
+    "warnings": (("notes", 0),),  # Hugging Face, beside "error"
     "headers": (("headers", 0),),
     "responseheaders": (("headers", 0),),
     "innererror": (("child", 1),),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from otel_triage.facts.printed import printed_objects
 from otel_triage.facts.providers import provider_of_host
 from otel_triage.facts.stacktrace import Trace, read_stacktrace
 from otel_triage.facts.text import Told, finish, read_text
-from otel_triage.facts.values import MESSAGE_LIMIT
+from otel_triage.facts.values import MESSAGE_LIMIT, status_of_phrase
 from otel_triage.facts.walk import ErrorBody, Walk
 from otel_triage.facts.wire import FACT_NAMES
 from otel_triage.model import Cause, LLMError
@@ -64,7 +65,17 @@ _CODE_AS_TYPE: Final = re.compile(r"[a-z]+(?:_[a-z]+)+")
 # A stack trace that stands in the text of an error.
 _PRINTED_TRACE: Final = re.compile(
     r"Traceback \(most recent call last\)|\n[ \t]{1,8}at \S|\nStack trace:\n#0 "
+    r"|\\n(?:\\+t|[ ]{1,8})at \S"
 )
+# A cause that stands in the text of what wraps it: Spring, .NET, Java and Node.
+_INLINE: Final = re.compile(
+    r"(?:; nested exception is | ---> |\bCaused by: |\[cause\]: )"
+    r"(?P<class>(?:[A-Za-z_]\w{0,60}[.:\\]{1,2}){0,10}[A-Z]\w{2,80}) ?(?:\(\d{1,10}\))?"
+    r"(?:: (?P<message>[^\n]{1,1000}))?"
+)
+# FastAPI's answer to its own client (starlette/exceptions.py): no status of a provider.
+_OWN_STATUS: Final = "500: "
+_INLINE_HINTS: Final = ("nested exception is ", " ---> ", "Caused by: ", "[cause]: ")
 _ADDRESS: Final = re.compile(
     r"(?:https?://|host=')(?P<host>[\w.-]{4,100})(?::\d+)?(?P<path>/[^\s'\"?]{0,200})?"
 )
@@ -94,6 +105,14 @@ def causes_told(name: str, message: str, trace: Trace) -> tuple[Cause, ...]:
     if trace.causes and _short(trace.causes[0].type) == _short(name):
         return (replace(first, type=max(name, trace.causes[0].type, key=len)), *trace.causes[1:])
     return (first, *trace.causes)
+
+
+def _causes_inside(text: str) -> tuple[Cause, ...]:
+    """The causes that a wrapper's text names, outermost first."""
+    if not any(hint in text for hint in _INLINE_HINTS):
+        return ()
+    found = islice(_INLINE.finditer(text[:MESSAGE_LIMIT]), 6)
+    return tuple(Cause(one["class"], (one["message"] or "").strip()) for one in found)
 
 
 @lru_cache(maxsize=1024)
@@ -150,7 +169,11 @@ def read_exception(
     printed = stacktrace or (message if _PRINTED_TRACE.search(message) else "")
     trace = read_stacktrace(printed) if printed else Trace()
     causes = causes_told(name, message, trace)
-    own = message or ("" if causes else description)
+    if len(causes) < 2 and (inside := _causes_inside(message)):
+        causes = (*(causes or [Cause(one) for one in told_by(message, now).classes[:1]]), *inside)
+    own = message or (causes[0].message if causes else description)
+    if own.startswith(_OWN_STATUS) and _short(name) == "HTTPException" and not status_of_phrase(own[5:]):
+        own = own[5:]
     texts = [text for text in (own, *(cause.message for cause in causes[1:]), description) if text]
     told = [told_by(text, now) for text in texts]
     bodies = [one.body for one in told]

@@ -165,6 +165,14 @@ _LANGUAGES: Final = (
     ),
 )
 _PYTHON, _JAVA, _DOTNET, _NODE, _PHP, _RUBY, _GO = _LANGUAGES
+_PYTEST_AT: Final = re.compile(
+    r"^([^\s:][^:\n]{0,200}\.py):(\d+): (?:in ([\w<>]+)|[A-Z][\w.]*)?$", re.MULTILINE
+)
+_CAUSE_FIRST: Final = "\nThe above exception was the direct cause of the following exception:\n"
+_QUOTE: Final = re.compile(r'(?<!\\)"')
+_ESCAPE: Final = re.compile(r"\\(.)")
+_ESCAPED: Final = 3  # times that a text may have been escaped
+_WHITE: Final = {"n": "\n", "r": "", "t": "\t"}
 _GROUP_MARGIN: Final = re.compile(r"^ *[|+][ \-]?", re.MULTILINE)
 _PROPERTIES: Final = re.compile(r" \{\n(?=\s+[\w$'\[])")
 _NO_HEAD: Final = ("  ", "\t", "Traceback (most recent call last)")
@@ -219,13 +227,63 @@ def _read(language: _Language, text: str) -> Trace:
     return Trace(tuple(causes[:_CHAIN_LIMIT]), tuple(frames), tuple(raised), properties)
 
 
+def _indentation(text: str) -> int:
+    """How far a Python traceback is indented as a whole, as logs and reports do; 0 for other traces."""
+    at = text.find("Traceback (most recent")
+    least = 1
+    if at < 0:
+        at, least = text.find('File "'), 3  # two are its own
+    margin = text[text.rfind("\n", 0, max(at, 0)) + 1 : max(at, 0)]
+    return len(margin) if len(margin) >= least and margin.isspace() else 0
+
+
+def _of_pytest(text: str) -> str:
+    """What pytest prints of a failure, as a traceback: `a.py:3: in f` are frames, `E   …` is the exception.
+
+    https://docs.pytest.org/en/stable/how-to/output.html#modifying-python-traceback-printing
+    """
+    lines: list[str] = []
+    frames: list[str] = []
+    raised: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        if at := _PYTEST_AT.match(line):
+            frames.append(f'  File "{at[1]}", line {at[2]}, in {at[3] or "?"}')
+        elif line.startswith("E  "):
+            raised.append(line[1:].strip())
+        elif _PYTHON.split.match(line):
+            lines += [*frames, *raised, line]
+            frames, raised = [], []
+    return "\n".join([*lines, *frames, *raised])
+
+
+def _unescaped(text: str) -> str:
+    """A stack trace that stands in a string of JSON, from its first line to the end of the string."""
+    start = text.find("\\n")
+    if start < 0:
+        return ""
+    end = _QUOTE.search(text, start)
+    text = text[text.rfind('"', 0, start) + 1 : end.start() if end else None]
+    for _ in range(_ESCAPED):
+        text = _ESCAPE.sub(lambda found: _WHITE.get(found[1], found[1]), text)
+        if "\n" in text:
+            break
+    return text
+
+
 @lru_cache(maxsize=256)
 def read_stacktrace(text: str) -> Trace:
     """Reads a printed stack trace of any of the known languages; an empty `Trace` if it is none."""
     if len(text) > _LIMIT:
         text = f"{text[: _LIMIT // 2]}\n{text[-_LIMIT // 2 :]}"
     text = text.replace("\r\n", "\n")
-    for language in _LANGUAGES:
-        if language.frame.search(text):
-            return _read(language, text)
+    if "\nE  " in text and _PYTEST_AT.search(text):
+        text = _of_pytest(text)
+    elif indentation := _indentation(text):
+        text = re.sub(rf"(?m)^ {{1,{indentation}}}", "", text)
+    if "[chained from]" in text:  # outermost first
+        text = _CAUSE_FIRST.join(reversed(text.split("[chained from]")))
+    for written in (text, _unescaped(text)):
+        for language in _LANGUAGES:
+            if written and language.frame.search(written):
+                return _read(language, written)
     return Trace()

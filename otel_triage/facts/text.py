@@ -7,7 +7,7 @@ printed in the text (`walk`), and finds the wait and the request id wherever the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
@@ -89,13 +89,15 @@ _PREFIXES: Final = tuple(
         ),
         # Vercel's ai (retry-with-exponential-backoff.ts) and many: "Failed after 3 attempts. Last error: …"
         ("ast e", r"[^\n]{0,160}?\b[Ll]ast (?:error|exception)(?: was)?: "),
+        # dspy (adapters/json_adapter.py) and others: "… failed. … Original error: …"
+        ("riginal e", r"[^\n]{0,300}?\b[Oo]riginal (?:error|exception): (?=\S+ )"),
         # instructor (core/exceptions.py) prints all attempts and then the last one
         ("<last_exception>", r"(?s:.{0,16000})<last_exception>\s*"),
         # litellm (exceptions.py, exception_mapping_utils.py): "litellm.RateLimitError: AzureException
         # RateLimitError - …"; a class in front of a text in Python, Java, .NET, Ruby and PHP
         ("", rf"(?:Uncaught |\[?\w+Exception )?(?P<class>{_CLASS})(?: \[\w+\])?(?:: ?| - )"),
         # Anthropic's and OpenAI's types and codes in front of the text, as gateways print them
-        ("_", r"(?P<word>[a-z]+(?:_[a-z]+)+)(?:: | - )"),
+        ("_", r"(?!(?:finish|stop)_reason)(?P<word>[a-z]+(?:_[a-z]+)+)(?:: | - )"),
         (
             "rror: ",
             r"(?:(?:API|LLM|Model|Provider|Upstream|Agent|Unexpected|Unknown|OpenAI|Anthropic|Gemini) ){0,3}"
@@ -134,6 +136,9 @@ _LABELLED: Final = re.compile(
 )
 _REQUEST_ID: Final = re.compile(r"equest[ _-]?[Ii][Dd]\W{1,4}(?:is )?(?P<id>[\w-]{8,80})")
 _REQUEST: Final = re.compile(r"\breq_\w{8,60}")  # OpenAI, Anthropic
+# What curl -v prints around a body, https://curl.se/docs/manpage.html#-v
+_CURL: Final = re.compile(r"^(?:[*<>] ?|[{}] \[\d|  % Total|[ \d]{3} [\d.kMG]+ +\d).*\n?", re.MULTILINE)
+_CURL_STATUS: Final = re.compile(r"^< HTTP/[\d.]{1,3} (\d{3})", re.MULTILINE)
 _TITLE: Final = re.compile(r"<title[^>]{0,200}>(?P<title>[^<]{1,400})</title>", re.IGNORECASE)
 _TITLE_STATUS: Final = re.compile(r"(?<!\d)[45]\d\d(?!\d)")
 
@@ -267,7 +272,7 @@ def finish(
         cut = _Cut(inner, message)
         cut.cut()
         facts.message = cut.rest.strip()[:MESSAGE_LIMIT] or message
-        facts.status = facts.status or inner.status
+        facts.status = facts.status or inner.status or _status_in(facts.message)
         facts.code = facts.code or inner.code
         facts.type = facts.type or inner.type
         if classes is not None:
@@ -288,6 +293,13 @@ def read_text(text: str, now: float | None = None) -> Told:
         now: Unix time in seconds, for waits that are told as a point in time.
     """
     text = text[:TEXT_LIMIT]
+    if "\n* Connection #" in text or "< HTTP/" in text:
+        answers = _CURL_STATUS.findall(text)
+        inner = read_text(_CURL.sub("", text), now)
+        wait = inner.body.retry_after_s
+        wait = wait_in(text, now) if wait is None else wait
+        status = inner.body.status or (status_of(answers[-1]) if answers else None)
+        return replace(inner, body=replace(inner.body, status=status, retry_after_s=wait))
     page = _page(text)
     if page is not None:
         return page

@@ -70,8 +70,12 @@ _GRPC: Final = (
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
     "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
-_CANONICAL: Final = re.compile(r"[A-Z][A-Z_]{2,40}")
+# Google's status; ElevenLabs' and others' words. What a response or a run is in the middle of is no error.
+_CANONICAL: Final = re.compile(
+    r"[A-Z][A-Z_]{2,40}|(?!in_progress|requires_action|not_started)[a-z]{2,20}(?:_[a-z]{2,20}){1,5}"
+)
 _WORD: Final = re.compile(r"[A-Za-z][\w.-]{2,80}")
+_DAY: Final = re.compile(r"20\d\d-\d\d-\d\d[\dT:.Z+ -]{0,24}\Z")
 
 
 @dataclass(slots=True)
@@ -86,6 +90,7 @@ class Facts:
     request_id: str | None = None
     wait: float | None = None
     quotas: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what else belongs to the message: warnings, when a limit resets
     enveloped: bool = False  # it came out of a member that holds errors only
 
     @property
@@ -114,6 +119,7 @@ class Facts:
         if self.wait is None:
             self.wait = other.wait
         self.quotas += tuple(quota for quota in other.quotas if quota not in self.quotas)
+        self.notes += tuple(note for note in other.notes if note not in self.notes)
 
     def body(self) -> ErrorBody:
         """The finished record; a day's quota before a minute's, since it is the one that lasts."""
@@ -121,6 +127,9 @@ class Facts:
         message = self.message
         if quotas and message and quotas[0] not in message:
             message = f"{message} [{', '.join(quotas[:3])}]"
+        for note in self.notes[:3]:
+            if message and note not in message and not (note.startswith("resets") and "reset" in message):
+                message = f"{message} ({note})"
         return ErrorBody(
             code=self.code,
             status=self.status,
@@ -223,6 +232,8 @@ class Walk:
                 break
             if value is None or value == "" or not isinstance(name, str):
                 continue
+            if name == "error" and isinstance(value, str) and ("level" in data or "severity" in data):
+                name = "err"  # a log line, whose message says what was tried
             for role, rank in roles(name):
                 if role == "child":
                     if isinstance(value, (dict, list, tuple, Mapping)) or (
@@ -251,13 +262,13 @@ class Walk:
         return found
 
     def _value(self, role: str, value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 1:  # Rust: Some("x")
+        if isinstance(value, list) and len(value) == 1 and role != "notes":  # Rust: Some("x")
             value = value[0]
         if role in ("message", "request_id"):
             return text_of_value(value)
         if role == "code":
             return code_of(value)
-        if role == "canonical":  # Google's status; "failed" is the state of a response and no code
+        if role == "canonical":  # "failed" is the state of a response and no code
             return value if isinstance(value, str) and _CANONICAL.fullmatch(value) else None
         if role == "number":  # MiniMax
             return None if isinstance(value, str) and not value.isdecimal() else code_of(value)
@@ -274,6 +285,14 @@ class Walk:
             return value if isinstance(value, Mapping) else None
         if role == "until":
             return seconds_until(value, self._now)
+        if role == "date":
+            return (f"resets at {value}",) if isinstance(value, str) and _DAY.match(value) else None
+        if role == "notes":
+            return (
+                tuple(note[:300] for note in value[:3] if isinstance(note, str))
+                if isinstance(value, list)
+                else None
+            )
         seconds = seconds_of(value)
         return seconds / 1000 if seconds is not None and role == "wait_ms" else seconds
 
@@ -297,7 +316,12 @@ class Walk:
             message=message,
             request_id=best.get("request_id"),
             wait=best.get("wait", best.get("wait_ms", best.get("until"))),
+            notes=best.get("notes", ()) + best.get("date", ()),
         )
+        if (
+            facts.param and facts.message and facts.param.count(" ") > 2
+        ):  # Xiaomi MiMo: the reason stands there
+            facts.notes += (facts.param[:300],)
         if "headers" in best:
             self._headers(best["headers"], facts)
         if "@type" in data or "violations" in data or "fieldViolations" in data:

@@ -27,7 +27,8 @@ from otel_triage.verdict.rule import read_rule
 HERE: Final = Path(__file__).parent
 
 _LISTS: Final = {
-    "provider", "status", "code", "error_type", "cause", "finish_reason", "broke_at", "outcome", "keywords",
+    "provider", "status", "code", "error_type", "cause", "finish_reason", "broke_at", "outcome", "param",
+    "keywords",
 }  # fmt: skip
 _TEXTS: Final = {"id", "verdict", "retryable", "source", "pattern", "veto", "stack"}
 _EXAMPLES: Final = {"true_positives", "false_positives"}

@@ -44,6 +44,19 @@ def plain(text: str) -> str:
     return " ".join(text.replace("\u2019", "'").lower().split())
 
 
+_PARAM: Final = re.compile(r"[a-z_]\w*")
+
+
+def param_names(param: str) -> frozenset[str]:
+    """A parameter's path and the name that it begins with, in lower case.
+
+    `messages[0].content` is `messages` as well, and so is FastAPI's `body.messages.0.content`.
+    """
+    path = param.strip().lower().removeprefix("body.")
+    begins = _PARAM.match(path)
+    return frozenset((path, begins[0])) if begins else frozenset((path,))
+
+
 _PATH: Final = re.compile(r"[.:$\\\\]+")
 
 
@@ -53,14 +66,22 @@ def short(name: str) -> str:
     return _PATH.split(name)[-1]
 
 
-_FAMILY: Final = re.compile(r"([A-Z][a-z0-9]+)(?:Error|Exception|Failure|Warning)$")
+_SUFFIX: Final = re.compile(r"(?:Error|Exception|Failure|Warning)$")
+_CAPITALS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]+")
 
 
 @lru_cache(maxsize=1024)
-def family(name: str) -> str:
-    """What a class calls itself at its end: `*Configuration` of `LlmConfigurationError`; else empty."""
-    found = _FAMILY.search(name)
-    return f"*{found[1]}" if found else ""
+def families(name: str) -> tuple[str, ...]:
+    """What a class calls itself at its end, in one, two and three words.
+
+    `*Exceeded`, `*LimitExceeded` and `*RateLimitExceeded` of `RateLimitExceededError`; nothing for a
+    name of another kind.
+    """
+    stem = _SUFFIX.sub("", short(name))
+    if stem == short(name) and not stem.endswith("Exceeded"):
+        return ()
+    words = _CAPITALS.findall(stem)[-3:]
+    return tuple("*" + "".join(words[at:]) for at in range(len(words)))
 
 
 @cache

@@ -41,6 +41,7 @@ class Rule:
     finish_reason: frozenset[str] = frozenset()
     broke_at: frozenset[str] = frozenset()
     outcome: frozenset[str] = frozenset()
+    param: frozenset[str] = frozenset()
     keywords: tuple[str, ...] = ()
     pattern: str = ""
     veto: str = ""
@@ -83,6 +84,7 @@ def read_rule(row: dict[str, Any]) -> Rule:
         finish_reason=frozenset(row.get("finish_reason", ())),
         broke_at=frozenset(row.get("broke_at", ())),
         outcome=frozenset(row.get("outcome", ())),
+        param=frozenset(row.get("param", ())),
         keywords=tuple(row.get("keywords", ())),
         pattern=row.get("pattern", ""),
         veto=row.get("veto", ""),

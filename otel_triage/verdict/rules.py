@@ -30,8 +30,9 @@ from otel_triage.verdict.names import (
     NO_STATUS,
     SPOKEN_CODE,
     class_in,
-    family,
+    families,
     named_classes,
+    param_names,
     plain,
     short,
     statuses,
@@ -85,6 +86,7 @@ class Facts:
         "keywords",
         "outcome",
         "outermost",
+        "params",
         "provider",
         "stack",
         "stack_grams",
@@ -99,17 +101,20 @@ class Facts:
         self.finish = {reason.lower() for reason in error.finish_reasons or ()}
         self.broke_at = error.broke_at
         self.outcome = error.outcome
+        self.params = param_names(error.param) if error.param else frozenset()
         self.classes: dict[str, int] = {}
         names = [error.error_type or "", *(cause.type for cause in error.causes)]
         for depth, name in enumerate(names):
             if name:
-                self.classes[name] = self.classes[short(name)] = self.classes[family(name)] = depth
+                for one in (name, short(name), *families(name)):
+                    self.classes[one] = depth
         outer = names[0] or (names[1] if len(names) > 1 else "")
         self.outermost = {outer, short(outer)}
         told = named_classes(error.message or "")
         for name in told:
             self.classes.setdefault(name, 0)
-            self.classes.setdefault(family(name), 0)
+            for one in families(name):
+                self.classes.setdefault(one, 0)
         for word in (error.code, error.type):  # logs and servers print a class as the type
             if word and (name := class_in(word)):
                 self.classes.setdefault(name, 0)
@@ -168,6 +173,7 @@ def _rank(rule: Rule, facts: Facts) -> tuple[Rank, Found] | None:
         or (rule.finish_reason and rule.finish_reason.isdisjoint(facts.finish))
         or (rule.broke_at and facts.broke_at not in rule.broke_at)
         or (rule.outcome and facts.outcome not in rule.outcome)
+        or (rule.param and rule.param.isdisjoint(facts.params))
     ):
         return None
     if rule.stack and not facts.in_stack(rule.stack):
@@ -212,7 +218,7 @@ def _specificity(rule: Rule) -> int:
     exact = len(rule.status) in range(1, 100) and NO_STATUS not in rule.status
     conditions = (
         rule.provider, exact, rule.code, rule.error_type, rule.cause, rule.finish_reason, rule.broke_at,
-        rule.outcome, rule.keywords, rule.stack,
+        rule.outcome, rule.param, rule.keywords, rule.stack,
     )  # fmt: skip
     return sum(1 for condition in conditions if condition)
 
@@ -236,6 +242,8 @@ def _told(rule: Rule, facts: Facts, where: Found) -> tuple[str, ...]:
         told.append(f"broke_at={facts.broke_at}")
     if rule.outcome:
         told.append(f"outcome={facts.outcome}")
+    if rule.param:
+        told.append(f"param={min(rule.param & facts.params)}")
     if where:
         told.append(f"{'cause text' if where[0] else 'message'}~{where[1][:60]!r}")
     return tuple(told)

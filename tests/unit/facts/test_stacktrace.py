@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from otel_triage.facts.stacktrace import Trace, read_stacktrace
 from otel_triage.model import Cause
 
@@ -267,3 +269,48 @@ def test_java_wrapped_message_of_several_lines_and_kotlin() -> None:
         "\tat com.openai.core.handlers.ErrorHandler.handle(ErrorHandler.kt:67)\n"
     )
     assert read_stacktrace(text).causes == (Cause("com.openai.errors.RateLimitException", "429: slow\ndown"),)
+
+
+def test_python_chain_that_is_indented_as_a_whole() -> None:
+    indented = "ERROR call failed\n" + "\n".join(f"      {line}" for line in CHAINED.split("\n"))
+    assert read_stacktrace(indented) == read_stacktrace(CHAINED)
+
+
+def test_python_chain_in_a_string_of_json() -> None:
+    record = json.dumps({"level": "ERROR", "exc_info": CHAINED, "logger": "app"})
+    assert read_stacktrace(record) == read_stacktrace(CHAINED)
+
+
+def test_java_causes_in_a_string_of_json() -> None:
+    text = "a.B: outer\n\tat a.B.run(B.java:3)\nCaused by: a.C: inner\n\tat a.C.go(C.java:4)"
+    assert read_stacktrace(json.dumps({"stack_trace": text})).causes == (
+        Cause("a.B", "outer"),
+        Cause("a.C", "inner"),
+    )
+
+
+def test_python_frames_without_heads_written_outermost_first() -> None:
+    text = (
+        '    File "/srv/app/api.py", line 3, in ask\n      raise Failed\n    app.Failed: try later\n'
+        '    [chained from]\n    File "/srv/app/llm.py", line 9, in call\n      run(\n'
+        "    openai.APITimeoutError: Request timed out."
+    )
+    assert read_stacktrace(text).causes == (
+        Cause("app.Failed", "try later"),
+        Cause("openai.APITimeoutError", "Request timed out."),
+    )
+
+
+def test_pytest_prints_the_exception_behind_e() -> None:
+    # https://docs.pytest.org/en/stable/how-to/output.html#modifying-python-traceback-printing
+    text = (
+        "app/llm.py:9: in call\n    self._post()\nE   httpx.ReadTimeout: slow\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "    def test_ask():\n>       ask()\n\ntests/test_ask.py:3: \n_ _ _ _ _\n\n"
+        "    def ask():\n>       raise Failed from e\nE     app.Failed: no answer\n\napp/api.py:12: Failed\n"
+    )
+    assert read_stacktrace(text) == Trace(
+        causes=(Cause("app.Failed", "no answer"), Cause("httpx.ReadTimeout", "slow")),
+        frames=("tests/test_ask.py", "app/api.py", "app/llm.py"),
+        raised=("app/api.py", "app/llm.py"),
+    )

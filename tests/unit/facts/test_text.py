@@ -60,6 +60,11 @@ TEXTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {"message": "read tcp 192.0.2.4:41234: connection reset by peer"},
         (),
     ),
+    "a log line in JSON with the error beside the message": (
+        '{"level":"error","msg":"completion failed","error":"no such deployment: a"}',
+        {"message": "no such deployment: a"},
+        (),
+    ),
     "pydantic-ai": (
         # https://github.com/coleam00/ottomator-agents/issues/28
         "status_code: 429, model_name: gpt-4.1-mini, body: {'message': 'Too fast', 'type': 'requests', 'code': 'c'}",
@@ -283,6 +288,31 @@ TEXTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         'Tool call failed with arguments: {"message": "hello", "code": "x"}',
         {"message": 'Tool call failed with arguments: {"message": "hello", "code": "x"}'},
         (),
+    ),
+    "curl -v around and inside of a body": (
+        # https://curl.se/docs/manpage.html#-v
+        "  % Total    % Received % Xferd  Average Speed\n100   200  100   120    0    80    300    200\n"
+        "> POST /v1/chat/completions HTTP/2\n< HTTP/2 429 \n< retry-after: 20\n< \n"
+        '{"error": {"message": "Slow down", "code": "rate_limit_exceeded"\n'
+        "* Connection #0 to host api.example.com left intact\n}}",
+        {"status": 429, "code": "rate_limit_exceeded", "message": "Slow down", "retry_after_s": 20.0},
+        (),
+    ),
+    "a status that the message of a body names": (
+        '{"detail": "the model server answered with status_code=503"}',
+        {"status": 503, "message": "the model server answered with status_code=503"},
+        (),
+    ),
+    "a number in the message of a body is no status": (
+        '{"detail": "the batch held 503 rows"}',
+        {"message": "the batch held 503 rows"},
+        (),
+    ),
+    "dspy tells the original error last": (
+        # https://github.com/stanfordnlp/dspy/blob/main/dspy/adapters/json_adapter.py
+        "Both structured output format and JSON mode failed. Original error: litellm.AuthenticationError: no key",
+        {"message": "no key"},
+        ("litellm.AuthenticationError",),
     ),
     "a template's variables": (
         "Input to PromptTemplate is missing variables {'name'}",

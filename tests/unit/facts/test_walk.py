@@ -357,7 +357,37 @@ BODIES: dict[str, tuple[Any, ErrorBody]] = {
     ),
     "a reset as a date": (
         {"error": {"message": "You have hit the limit", "resets_at": "2026-01-19T01:00:00Z"}},
-        ErrorBody(message="You have hit the limit", retry_after_s=3600.0),
+        ErrorBody(message="You have hit the limit (resets at 2026-01-19T01:00:00Z)", retry_after_s=3600.0),
+    ),
+    "a reset that the message names as well": (
+        {"error": {"message": "Spent. It resets tomorrow.", "resets_at": "2026-01-19T01:00:00Z"}},
+        ErrorBody(message="Spent. It resets tomorrow.", retry_after_s=3600.0),
+    ),
+    "hugging face: warnings beside the error say why": (
+        # https://github.com/huggingface/api-inference-community (routes.py): "error" and "warnings"
+        {"error": "unknown error", "warnings": ["There was an inference error: CUDA out of memory"]},
+        ErrorBody(message="unknown error (There was an inference error: CUDA out of memory)"),
+    ),
+    "elevenlabs: a code in status": (
+        # https://elevenlabs.io/docs/developers/resources/error-messages
+        {"detail": {"status": "voice_not_found", "message": "A voice was not found."}},
+        ErrorBody(code="voice_not_found", message="A voice was not found."),
+    ),
+    "a run's state is no code": (
+        {"status": "requires_action", "error": {"message": "No answer in time."}},
+        ErrorBody(message="No answer in time."),
+    ),
+    "warnings that are no texts": (
+        {"error": "unknown error", "warnings": [1, {"a": 2}]},
+        ErrorBody(message="unknown error"),
+    ),
+    "mimo: a sentence in param": (
+        {"error": {"message": "Param Incorrect", "param": "max_tokens is too large: 9", "code": "400"}},
+        ErrorBody(
+            status=400,
+            param="max_tokens is too large: 9",
+            message="Param Incorrect (max_tokens is too large: 9)",
+        ),
     ),
     "a reset in Unix seconds": (
         {"error": {"type": "usage_limit_reached", "message": "m n", "resets_at": 1_768_780_900}},

@@ -6,23 +6,25 @@ import pytest
 
 from otel_triage.model import Cause, LLMError
 from otel_triage.verdict.classify import classify
-from otel_triage.verdict.names import family
+from otel_triage.verdict.names import families
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("acme.LlmConfigurationError", "*Configuration"),
-        ("com.acme.ModelTimeoutException", "*Timeout"),
-        ("LangChainDeprecationWarning", "*Deprecation"),
-        ("ValidationError", "*Validation"),
-        ("Error", ""),
-        ("APIError", ""),
-        ("TimeoutExpired", ""),
+        ("acme.LlmConfigurationError", ("*LlmConfiguration", "*Configuration")),
+        ("com.acme.ModelTimeoutException", ("*ModelTimeout", "*Timeout")),
+        ("LangChainDeprecationWarning", ("*LangChainDeprecation", "*ChainDeprecation", "*Deprecation")),
+        ("RubyLLM::ContextLengthExceededError", ("*ContextLengthExceeded", "*LengthExceeded", "*Exceeded")),
+        ("MaxTurnsExceeded", ("*MaxTurnsExceeded", "*TurnsExceeded", "*Exceeded")),
+        ("ValidationError", ("*Validation",)),
+        ("Error", ()),
+        ("APIError", ("*API",)),
+        ("TimeoutExpired", ()),
     ],
 )
-def test_a_family_is_the_last_word_before_error(name: str, expected: str) -> None:
-    assert family(name) == expected
+def test_families_are_the_last_words_before_error(name: str, expected: tuple[str, ...]) -> None:
+    assert families(name) == expected
 
 
 def test_an_unlisted_class_is_known_by_its_family_wherever_it_stands_in_the_chain() -> None:

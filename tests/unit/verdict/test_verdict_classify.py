@@ -23,7 +23,7 @@ SUPPORT = {
     "tokens": "said agreed",
     "quota_exhausted": "said agreed",
     "overloaded": "said agreed",
-    "context_length": "said alone",
+    "context_length": "said agreed",
 }
 EXPECTED = [
     (
