@@ -152,7 +152,7 @@ def _check_text(row: dict[str, Any]) -> Iterator[str]:
         written = row.get(key, "")
         if re.search("[A-Z]", re.sub(r"\\.", "", written)):
             yield f"{key} must be lower case, since it sees lower-case text"
-        if re.search(r"\(\?(?:P|[a-z])|\\[1-9]", written):
+        if re.search(r"(?<!\\)\(\?(?:P|[a-z])|\\[1-9]", written):
             yield f"{key} has flags, a named group or a reference to a group: write it without"
         if re.search(r"(?<!\\)[.\]](?:\*|\+|\{\d+,\})", written):
             yield f"{key} has an unbounded repeat of a wide class; write .{{0,80}}"
