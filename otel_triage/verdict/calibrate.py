@@ -23,8 +23,9 @@ FILE: Final = Path(__file__).parent / "calibration.toml"
 _HEAD: Final = """\
 # Of errors whose verdict had this support: how many were right (category and reason), of how many.
 # Written by `python -m otel_triage.verdict.calibrate` from labelled errors; `confidence.py` reads it.
-# said, cause, finish, kind, status, told: the tier of the rule (docs/rules.md). agreed: another rule says
-# the same; contested: one of equal rank says something else. model: what the text model says.
+# said, cause, finish, kind, status, told: the tier of the rule (docs/rules.md). agreed: another rule, no weak
+# one, says the same; contested: one of equal rank says something else; firm: the rule's author is sure of it.
+# model: what the text model says.
 """
 
 

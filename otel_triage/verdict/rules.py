@@ -40,6 +40,7 @@ from otel_triage.verdict.names import (
 from otel_triage.verdict.rule import Rule, Tier, read_rule
 
 _STACK: Final = 1200
+_FIRM: Final = 0.92  # the author's confidence: a provider's own code or exact words
 
 Rank = tuple[Tier, int, int, float]
 Found = tuple[int, str] | None
@@ -50,8 +51,8 @@ Found = tuple[int, str] | None
 class Match:
     """The rule that won, how it ranked, and the facts that it rests on (`name=value`).
 
-    `agreed` is whether another rule that matched says the same; `rival` the best one that says
-    something else (where all is settled, none of the weak rules), `contested` whether that one has
+    `agreed` is whether another rule that matched, no weak one, says the same; `rival` the best one that
+    says something else (where all is settled, none of the weak rules), `contested` whether that one has
     the same tier and depth.
     """
 
@@ -64,14 +65,15 @@ class Match:
 
     @property
     def strength(self) -> str:
-        """How well it is supported, as `calibration.toml` names it: `said agreed`, `kind contested`."""
+        """How well it is supported, as `calibration.toml` names it: `said agreed, firm`, `kind contested`."""
         support = "contested" if self.contested else "agreed" if self.agreed else "alone"
-        return f"{self.rank[0].name.lower()} {support}"
+        firm = ", firm" if self.rule.confidence >= _FIRM else ""
+        return f"{self.rank[0].name.lower()} {support}{firm}"
 
     @property
     def settled(self) -> bool:
         """Whether nobody else need be asked: a provider's own words, and rules agree."""
-        return self.rank[0] is Tier.TOLD or self.strength == "said agreed"
+        return self.rank[0] is Tier.TOLD or (self.rank[0] is Tier.SAID and self.agreed and not self.contested)
 
 
 class Facts:
@@ -299,7 +301,7 @@ def _match(found: list[_Ranked], facts: Facts) -> Match | None:
         best,
         rank,
         _told(best, facts, where),
-        agreed=len(others) < len(found) - 1,
+        agreed=any(one.verdict == best.verdict and not one.weak for _, _, one, _ in found[1:]),
         rival=rival,
         contested=rival_rank is not None and rival_rank[:2] == rank[:2],
     )
