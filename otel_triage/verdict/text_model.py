@@ -11,10 +11,12 @@ from __future__ import annotations
 import importlib
 import io
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from otel_triage.model import Candidate, LLMError
 from otel_triage.verdict.names import short
@@ -36,6 +38,10 @@ _BYTES: Final = 1024
 _CLASSES: Final = 4
 _CANDIDATES: Final = 3
 _BASE: Final = 0x9E3779B1  # odd, so that it has an inverse modulo 2**32
+# A word of four letters and more; a letter of Chinese or Japanese, which do not part words.
+_WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_\u3040-\u30ff\u3400-\u9fff]{4,}")
+_WORD_BITS: Final = 17
+_KNOWN: Final = 0.5  # of a text's words: below it the model would guess from letters
 _DIGITS: Final = str.maketrans("123456789", "0" * 9)
 
 
@@ -118,11 +124,17 @@ def features(text: str) -> tuple[NDArray[np.intp], Floats]:
     return buckets, weights
 
 
+def words(text: str) -> set[int]:
+    """The buckets of a document's words."""
+    return {crc32(word.encode()) & ((1 << _WORD_BITS) - 1) for word in _WORD.findall(text)}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TextModel:
     """Trained weights: `matrix` has a row a bucket and a column a class (`category/reason`).
 
-    `temperature` makes probabilities of scores; `inputs` is the hash of what it was trained on.
+    `temperature` makes probabilities of scores; `inputs` is the hash of what it was trained on; `known`
+    holds the `words` of that.
     """
 
     classes: tuple[str, ...]
@@ -130,6 +142,12 @@ class TextModel:
     bias: Floats
     temperature: float
     inputs: str = ""
+    known: frozenset[int] = frozenset()
+
+    def knows(self, text: str) -> bool:
+        """Whether at least half of a document's words are ones that it was trained on."""
+        found = words(text)
+        return bool(found) and len(found & self.known) >= _KNOWN * len(found)
 
     def probabilities(self, text: str) -> Floats:
         """The calibrated probability of each class for a document."""
@@ -153,6 +171,7 @@ class TextModel:
             bias=self.bias.astype(np.float32),
             temperature=np.float32(self.temperature),
             inputs=np.array(self.inputs),
+            known=np.array(sorted(self.known), np.uint32),
         )
         return file.getvalue()
 
@@ -166,6 +185,7 @@ class TextModel:
                 file["bias"],
                 float(file["temperature"]),
                 str(file["inputs"]),
+                frozenset(file["known"].tolist()),
             )
 
 
@@ -185,7 +205,7 @@ def packaged() -> TextModel:
 
 
 def predict(error: LLMError) -> tuple[Candidate, ...]:
-    """The three likeliest verdicts by the error's text, best first; none where nothing is known.
+    """The three likeliest verdicts by the error's text, best first; none where its words are unknown.
 
     `confidence` is the calibrated probability that category and reason are both right. Pure, no clock.
 
@@ -194,7 +214,7 @@ def predict(error: LLMError) -> tuple[Candidate, ...]:
     """
     model = packaged()
     text = document(error)
-    if not text:
+    if not model.knows(text):
         return ()
     found: list[float] = model.probabilities(text).tolist()
     candidates = []

@@ -28,7 +28,7 @@ from otel_triage.model import LLMError
 from otel_triage.verdict import rules
 from otel_triage.verdict.labelled import labelled
 from otel_triage.verdict.samples import Sample, samples
-from otel_triage.verdict.text_model import BITS, FILE, TextModel, document, features
+from otel_triage.verdict.text_model import BITS, FILE, TextModel, document, features, words
 
 HERE: Final = Path(__file__).parent
 
@@ -151,7 +151,8 @@ def train() -> TextModel:
     """The model that is shipped."""
     data = prepare()
     model = fit(data.rows, data.labels, np.arange(len(data.rows)), data.classes)
-    return replace(model, temperature=temperature(data), inputs=inputs_hash())
+    known = frozenset().union(*(words(document(sample.error)) for sample in data.samples))
+    return replace(model, temperature=temperature(data), inputs=inputs_hash(), known=known)
 
 
 @dataclass(frozen=True, slots=True)

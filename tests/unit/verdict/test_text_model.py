@@ -73,9 +73,12 @@ def test_probabilities_are_those_of_a_softmax() -> None:
 def test_a_file_holds_the_model_to_a_step_of_its_scale() -> None:
     dice = np.random.default_rng(1)
     matrix = dice.normal(size=(1 << BITS, 3)).astype(np.float32)
-    model = TextModel(("a/b", "c/d", "e/f"), matrix, np.arange(3, dtype=np.float32), 0.75, "1a2b")
+    model = TextModel(
+        ("a/b", "c/d", "e/f"), matrix, np.arange(3, dtype=np.float32), 0.75, "1a2b", frozenset({3, 5})
+    )
     read = TextModel.from_bytes(model.to_bytes())
     assert (read.classes, read.temperature, read.inputs) == (model.classes, 0.75, "1a2b")
+    assert read.known == {3, 5}
     assert read.bias.tolist() == [0, 1, 2]
     assert np.abs(read.matrix - matrix).max() <= np.abs(matrix).max() / 127 / 2 + 1e-6
     assert model.to_bytes() == model.to_bytes()
@@ -91,6 +94,20 @@ def test_three_candidates_best_first() -> None:
         assert taxonomy.reason(one.category, one.reason)
     assert (found[0].category, found[0].reason) == ("rate_limit", "tokens")
     assert predict(CHAIN) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["the frobnicator is sad", "my wombat sleeps", "the overloaded frobnicator sniggers", "木蘭從軍", "42"],
+)
+def test_of_unknown_words_nothing_is_said(text: str) -> None:
+    """Letters alone resemble something always: it must not be guessed from them."""
+    assert predict(LLMError(message=text)) == ()
+
+
+@pytest.mark.parametrize("text", ["The service is overloaded", "账户余额不足", "сервис временно недоступен"])
+def test_of_known_words_something_is_said(text: str) -> None:
+    assert predict(LLMError(message=text)) != ()
 
 
 def test_nothing_known_is_nothing_said() -> None:

@@ -20,10 +20,10 @@ CALIBRATION = tomllib.loads(files("otel_triage.verdict").joinpath("calibration.t
     "rows"
 ]
 SUPPORT = {
-    "tokens": "said agreed",
-    "quota_exhausted": "said agreed",
-    "overloaded": "said agreed",
-    "context_length": "said agreed",
+    "tokens": "said agreed, firm",
+    "quota_exhausted": "said agreed, firm",
+    "overloaded": "said agreed, firm",
+    "context_length": "said agreed, firm",
 }
 EXPECTED = [
     (

@@ -294,7 +294,7 @@ def test_a_keyword_without_ascii_words_is_always_tried():
 def test_explain_names_rule_source_and_facts():
     verdict = classify(LLMError(provider="openai", status=403, code="model_not_found"))
     assert verdict.explain == (
-        "rule common/model-access-403 (said contested): status=403, code=model_not_found; "
+        "rule common/model-access-403 (said contested, firm): status=403, code=model_not_found; "
         "source https://github.com/Aider-AI/aider/issues/1903"
     )
     assert classify(LLMError(message="something new")).explain == "no rule matches"
