@@ -20,10 +20,10 @@ CALIBRATION = tomllib.loads(files("otel_triage.verdict").joinpath("calibration.t
     "rows"
 ]
 SUPPORT = {
-    "tokens": "said agreed, firm",
+    "tokens": "said alone, firm",
     "quota_exhausted": "said agreed, firm",
     "overloaded": "said agreed, firm",
-    "context_length": "said agreed, firm",
+    "context_length": "said alone, firm",
 }
 EXPECTED = [
     (
