@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-EXIT_S: Final = 0.5
+EXIT_S: Final = 0.45  # what ends a wait takes some milliseconds itself
 
 _spent_s = 0.0
 
