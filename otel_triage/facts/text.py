@@ -293,9 +293,10 @@ def read_text(text: str, now: float | None = None) -> Told:
         now: Unix time in seconds, for waits that are told as a point in time.
     """
     text = text[:TEXT_LIMIT]
-    if "\n* Connection #" in text or "< HTTP/" in text:
+    curl = "\n* Connection #" in text or "< HTTP/" in text
+    if curl and (rest := _CURL.sub("", text)) != text:
         answers = _CURL_STATUS.findall(text)
-        inner = read_text(_CURL.sub("", text), now)
+        inner = read_text(rest, now)
         wait = inner.body.retry_after_s
         wait = wait_in(text, now) if wait is None else wait
         status = inner.body.status or (status_of(answers[-1]) if answers else None)

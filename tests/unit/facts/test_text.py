@@ -391,3 +391,9 @@ def test_printed_object(text: str, data: Any) -> None:
 
 def test_braces_in_prose_are_no_objects() -> None:
     assert [found.data for found in printed_objects("unexpected {x} in {} and {{y}}")] == []
+
+
+@pytest.mark.parametrize("text", ["proxy said < HTTP/2 429 slow down", "a > b < HTTP/1.1 500", "x < HTTP/"])
+def test_marks_of_curl_within_a_line_are_text(text: str) -> None:
+    """They are no lines of curl, so nothing of them is taken out; it read them for ever."""
+    assert read_text(text).body.message == text
